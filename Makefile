@@ -1,0 +1,57 @@
+# `make` alone prints this menu: every target whose line has a `##`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := menu
+MAKEFLAGS += --no-print-directory
+
+# The Python that the virtual environment is made with; 3.11 or newer.
+PYTHON ?= python3
+# Handed on to the command: make test ARGS="-k ledger", make demo ARGS="--seconds 30".
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+
+# $(call step,NAME,COMMAND): says what is done; when it fails, the last line says what failed.
+define step
+	@printf '\n== %s\n' '$(1)'
+	@$(2) || { status=$$?; printf '\nmake %s: failed at: %s\n' '$@' '$(1)' >&2; exit $$status; }
+endef
+
+.PHONY: menu
+menu:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(READY) rabbitmq ## see it work: orders run through a private broker, messages go astray, the auditor names them
+	@$(BIN)/auditor demo $(ARGS)
+
+.PHONY: test
+test: $(READY) rabbitmq ## everything that has to hold: format, lint, types, import rule, tests
+	$(call step,format,$(BIN)/ruff format --check .)
+	$(call step,lint,$(BIN)/ruff check .)
+	$(call step,types,$(BIN)/mypy)
+	$(call step,import rule,$(BIN)/lint-imports)
+	$(call step,tests,$(BIN)/pytest $(ARGS))
+	@printf '\nmake test: all is well\n'
+
+.PHONY: format
+format: $(READY) ## put the code into its form, and mend what can be mended without thinking
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(READY) ## pin the newest allowed versions of all libraries in requirements.lock
+	@$(BIN)/pip-compile --upgrade pyproject.toml
+	@! grep -n '://' requirements.lock || { echo 'make lock: an address has got into requirements.lock' >&2; exit 1; }
+
+.PHONY: venv
+venv: $(READY) ## make .venv, the virtual environment with .venv/bin/auditor (the others do it by themselves)
+
+$(READY): pyproject.toml requirements.lock tests/support/make-venv
+	@PYTHON='$(PYTHON)' tests/support/make-venv .venv
+	@touch $@
+
+.PHONY: rabbitmq
+rabbitmq:
+	@tests/support/get-rabbitmq
