@@ -1,0 +1,88 @@
+"""Gaps: spans of time in which events may have been missed, and how they are told apart from mere silence.
+
+A gap is noticed late: some canary does not come back, or the trace queue is found gone. It began after the last canary
+that did come back, and it ends with the first one that was published after the gap was noticed (or mended) and comes
+back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from auditor.core.hops import Reason
+
+
+class GapReason(StrEnum):
+    """Why events may have been missed."""
+
+    FIRST_START = "first_start"  # nothing was audited before this auditor's first start
+    FIREHOSE_OFF = "firehose_off"  # the broker traced nothing
+    QUEUE_GONE = "queue_gone"  # the trace queue was not there
+    OVERFLOW = "overflow"  # the trace queue dropped events
+    BLIND = "blind"  # no canary came back, and why is not known
+
+    @property
+    def of_hop(self) -> Reason:
+        """The reason of the hops whose flight the gap covers."""
+        return _OF_HOP.get(self, Reason.BLIND)
+
+
+_OF_HOP = {GapReason.QUEUE_GONE: Reason.QUEUE_GONE, GapReason.OVERFLOW: Reason.OVERFLOW}
+
+
+@dataclass(slots=True)
+class Gap:
+    """A span of time that was not audited; microseconds since the epoch."""
+
+    id: int
+    reason: GapReason
+    from_at: int | None  # None: since ever
+    noticed_at: int
+    to_at: int | None = None  # None: it still lasts
+
+    def covers(self, from_at: int, to_at: int) -> bool:
+        """Whether the gap overlaps a span of time."""
+        return (self.from_at is None or self.from_at < to_at) and (self.to_at is None or self.to_at > from_at)
+
+
+class Gaps:
+    """Opens and closes the gaps of one vhost."""
+
+    def __init__(self, open_gap: Gap | None = None) -> None:
+        """Start with the gap that the ledger has open, if it has one."""
+        self._open = open_gap
+
+    @property
+    def open(self) -> Gap | None:
+        """The gap that still lasts."""
+        return self._open
+
+    def notice(self, reason: GapReason, at: int, since: int | None, id: int) -> Gap:
+        """Take in that events may be missing since the last canary that came back (`since`), noticed `at`.
+
+        A gap that is open goes on: only canaries that are published from here on can end it. A reason that was unknown
+        may be known now.
+        """
+        if self._open is None:
+            self._open = Gap(id, reason, since, at)
+        else:
+            self._open.noticed_at = at
+            if self._open.reason is GapReason.BLIND:
+                self._open.reason = reason
+        return self._open
+
+    def sighted(self, at: int) -> Gap | None:
+        """Take in that the canary published `at` came back; return the gap if that has changed it."""
+        gap = self._open
+        if gap is None:
+            return None
+        if at < gap.noticed_at:
+            # an older one, found in the backlog: the gap began later than was thought
+            if gap.from_at is not None and at > gap.from_at:
+                gap.from_at = at
+                return gap
+            return None
+        gap.to_at = at
+        self._open = None
+        return gap

@@ -1,0 +1,362 @@
+"""The matcher: which delivery belongs to which publish.
+
+It is driven with trace events in the order in which they were read, and keeps no clock: time is in the events, and in
+the watermark that is handed to it. What it learned is taken batch by batch (`take`). Verdicts are
+`auditor.core.judge`'s part.
+
+The rules, in the order in which `_delivered` applies them to a delivery from a queue:
+
+1. A message with an `x-death` did not come to this queue by its publish, unless a publish to the same exchange is open
+   for it. It closes the hop that its `x-death` names, and is the delivery of a further hop of the same message.
+2. A redelivered one belongs to a hop that was delivered before, if there is one.
+3. Otherwise it belongs to the oldest open hop of its identity and queue: first in, first out.
+4. Otherwise to the oldest hop of which no delivery was expected any more (`lost`, `unknown`): it is late.
+5. Otherwise its publish was not seen. It is recorded as an orphan, and for a while waits for a publish that comes after
+   all: the broker orders events within a channel only.
+6. If none came, it belongs to the newest delivered one: delivered once more. Not before, or the delivery of a message
+   that equals an earlier one would be taken for the earlier one's, and the message for lost.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from auditor.core.book import Book, Hop, Message, Recall, age
+from auditor.core.changes import Changes, DeliveryRow, MessageRow, OrphanRow, StoredHop
+from auditor.core.deaths import AFTER_DELIVERY, Death, deaths
+from auditor.core.events import Delivered, Published, TraceEvent
+from auditor.core.flows import Flow, FlowTable, retired
+from auditor.core.hops import OPEN, Reason, State
+from auditor.core.identity import identify
+from auditor.core.judge import Judge
+
+_MAX_TRACE_CONTEXT = 256  # characters; a W3C traceparent of version 00 has 55
+_MAX_WAITING = 100_000  # orphans that wait for their publish; past it the oldest stop waiting, about 50 MB
+
+_REPLY_TO = "amq.rabbitmq.reply-to"  # how the names of the pseudo queues of direct replies begin
+
+_AWAITED = frozenset({State.LOST, State.UNKNOWN})
+_DELIVERED = frozenset({State.DELIVERED, State.LATE})
+_HAD = _DELIVERED | {State.DEAD_LETTERED}
+
+
+class _Orphan(NamedTuple):
+    """A delivery that waits for its publish."""
+
+    id: int
+    received_at: int
+    redelivered: bool
+    user: str
+    connection: str
+
+
+class Matcher:
+    """Matches the trace events of one vhost.
+
+    `recall` reads stored hops, `new_message` and `new_orphan` hand out row ids, `orphan_wait` is in microseconds.
+    """
+
+    def __init__(
+        self,
+        vhost: str,
+        flows: FlowTable,
+        *,
+        recall: Recall,
+        new_message: Callable[[], int],
+        new_orphan: Callable[[], int],
+        orphan_wait: int,
+        reinspect: int,
+        overtake_margin: int,
+    ) -> None:
+        self._vhost = vhost
+        self._flows = flows
+        self._new_message = new_message
+        self._new_orphan = new_orphan
+        self._orphan_wait = orphan_wait
+        self._book = Book(recall, self._flow_of)
+        self.judge = Judge(self._book, reinspect=reinspect, overtake_margin=overtake_margin)
+        self._epoch: int | None = None
+        self._waiting: OrderedDict[int, tuple[int, str]] = OrderedDict()  # orphan id -> key, oldest first
+        self._orphans: dict[tuple[int, str], list[_Orphan]] = {}
+        # since the last commit:
+        self._messages: list[MessageRow] = []
+        self._deliveries: list[DeliveryRow] = []
+        self._new_orphans: dict[int, OrphanRow] = {}
+        self._adopted: list[int] = []
+
+    @property
+    def open_hops(self) -> int:
+        """How many hops are open."""
+        return len(self._book)
+
+    def restore(self, hops: Iterable[StoredHop], orphans: Iterable[OrphanRow]) -> None:
+        """Take up where the ledger stands: its open hops, and the orphans that may still find their publish."""
+        for hop in self._book.restore(hops):
+            self.judge.expect(hop)
+        for row in orphans:
+            waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection)
+            self._await_publish((row.identity, row.queue), waiting)
+
+    def see(self, event: TraceEvent) -> None:
+        """Take in the next trace event."""
+        if isinstance(event, Published):
+            self._published(event)
+        else:
+            self._delivered(event)
+
+    def advance(self, watermark: int) -> None:
+        """Take in that the watermark has moved: a canary's trace event stood at this place among the others."""
+        self._epoch = watermark
+        while self._waiting:
+            key = next(iter(self._waiting.values()))
+            if self._orphans[key][0].received_at + self._orphan_wait >= watermark:
+                break
+            self._give_up()
+
+    def take(self) -> Changes:
+        """Return what was learned since the last call; the caller commits it before it takes in more."""
+        changes = Changes(
+            messages=self._messages,
+            hops=self._book.take(),
+            deliveries=self._deliveries,
+            orphans=list(self._new_orphans.values()),
+            adopted=self._adopted,
+        )
+        self._messages, self._deliveries, self._new_orphans, self._adopted = [], [], {}, []
+        return changes
+
+    # publishes
+
+    def _published(self, event: Published) -> None:
+        flows = self._flows.of_publish(event.exchange, event.user, event.connection)
+        if not flows:
+            return
+        targets = self._targets(event, flows)
+        if targets is None:
+            return
+        identity = identify(event.vhost, event.properties, event.body)
+        priority = event.properties.priority or 0
+        sender = targets[0][1] if targets else flows[0]
+        fields = sender.extract(event)
+        message = Message(
+            self._new_message(), identity, event.exchange, priority, event.received_at, self._epoch, len(targets)
+        )
+        traceparent = event.properties.headers.get("traceparent")
+        self._messages.append(
+            MessageRow(
+                id=message.id,
+                vhost=event.vhost,
+                exchange=event.exchange,
+                routing_key=event.routing_keys[0] if event.routing_keys else "",
+                message_id=fields.message_id,
+                identity=identity,
+                order_id=fields.order_id,
+                stage=fields.stage,
+                sender=sender.sender,
+                user_id=fields.user_id,
+                error=fields.error,
+                user=event.user,
+                connection=event.connection,
+                node=event.node,
+                priority=priority,
+                size=len(event.body),
+                trace_context=traceparent[:_MAX_TRACE_CONTEXT] if isinstance(traceparent, str) else None,
+                published_at=event.received_at,
+                time_source="arrival",
+            )
+        )
+        for number, (queue, flow) in enumerate(targets):
+            if queue:
+                hop = Hop(message, number, queue, flow, flow.deadline)
+                self._book.add(hop)
+                self.judge.expect(hop)
+                self._adopt(hop)
+            else:
+                self._book.add(Hop(message, number, queue, flow, flow.deadline, State.UNROUTABLE, Reason.NO_QUEUE))
+
+    def _targets(self, event: Published, flows: tuple[Flow, ...]) -> list[tuple[str, Flow]] | None:
+        """Return the queues to expect the message from, each with its flow; None when it is none of our business.
+
+        A message that no queue was found for has one target, the queue with the empty name.
+        """
+        if event.routed_queues:
+            targets = []
+            for queue in event.routed_queues:
+                # a direct reply goes to a channel: its delivery is traced by no version before 4.2
+                flow = None if queue.startswith(_REPLY_TO) else self._flows.of_hop(flows, queue)
+                if flow is not None:
+                    targets.append((queue, flow))
+            return targets or None
+        if event.exchange == "":
+            return None  # a direct reply; the default exchange always names a queue otherwise, existing or not
+        if "x-delay" in event.properties.headers:
+            return []  # a delayed-message exchange: it is routed later, and that is not traced
+        return [("", flows[0])]
+
+    # deliveries
+
+    def _delivered(self, event: Delivered) -> None:
+        died = deaths(event.properties.headers) if "x-death" in event.properties.headers else []
+        flow = self._flow_of_delivery(event.queue, died)
+        if flow is None:
+            return
+        identity = identify(event.vhost, event.properties, event.body)
+        hop = self._find(event, identity, died)
+        if hop is not None:
+            self._deliver(hop, event.received_at, event.redelivered, event.user, event.connection)
+        else:
+            self._orphan(event, identity, flow)
+
+    def _flow_of_delivery(self, queue: str, died: list[Death]) -> Flow | None:
+        """Return the flow of a queue, or else of the newest place where the message died that is on one."""
+        if queue.startswith(_REPLY_TO):
+            return None
+        flow = self._flows.of_queue(queue)
+        if flow is None and died:
+            return next((flow for death in died if (flow := self._flows.of_queue(death.queue)) is not None), None)
+        return flow
+
+    def _find(self, event: Delivered, identity: int, died: list[Death]) -> Hop | None:
+        """Return the hop that a delivery belongs to, by the rules at the head of this module."""
+        queue = event.queue
+        open_hops = self._book.open_hops(identity, queue)
+        if died and not any(hop.message.exchange == event.exchange for hop in open_hops):
+            if event.redelivered and (had := self._newest(identity, queue, _HAD)) is not None:
+                return had
+            return self._further_hop(identity, queue, died, event.received_at)
+        if event.redelivered and (had := self._newest(identity, queue, _HAD)) is not None:
+            return had
+        if open_hops:
+            return open_hops[0]
+        for hop in self._book.closed_hops(identity, queue):
+            if hop.state in _AWAITED:
+                return hop
+        return None
+
+    def _newest(self, identity: int, queue: str, states: frozenset[State]) -> Hop | None:
+        return next((hop for hop in reversed(self._book.closed_hops(identity, queue)) if hop.state in states), None)
+
+    def _further_hop(self, identity: int, queue: str, died: list[Death], at: int) -> Hop | None:
+        """Close the hop that the newest known death names; return the message's new hop to the dead-letter queue."""
+        for death in died:
+            # a dead-letter exchange may route to several queues: the first of their deliveries has closed the hop
+            source = self._copied(identity, death, queue)
+            if source is None and (source := self._died(identity, death)) is not None:
+                source.judged_at = at
+                self._book.change(source, State.DEAD_LETTERED, death.reason, event="delivery with x-death")
+                self.judge.dismiss(source)
+            if source is None:
+                source = self._newest(identity, death.queue, frozenset({State.DEAD_LETTERED}))
+            if source is not None:
+                number = self._book.next_number(source)
+                further = Hop(source.message, number, queue, source.flow, source.deadline, State.DELIVERED)
+                self._book.add(further)
+                return further
+        return None
+
+    def _copied(self, identity: int, death: Death, queue: str) -> Hop | None:
+        """Return the hop that is known to have died there, and whose copy to this queue has not been seen yet."""
+        here = {
+            hop.message.id for hop in (*self._book.open_hops(identity, queue), *self._book.closed_hops(identity, queue))
+        }
+        for hop in self._book.closed_hops(identity, death.queue):
+            if hop.state is State.DEAD_LETTERED and hop.message.id not in here:
+                return hop
+        return None
+
+    def _died(self, identity: int, death: Death) -> Hop | None:
+        """Return the hop that met this death: a delivered one first where the death needs a delivery, else last."""
+        delivered, waiting = [], []
+        for hop in (*self._book.closed_hops(identity, death.queue), *self._book.open_hops(identity, death.queue)):
+            if hop.state in _DELIVERED:
+                delivered.append(hop)
+            elif hop.state in OPEN or hop.state in _AWAITED:
+                waiting.append(hop)
+        waiting.sort(key=age)  # a judged one may be older than an open one, and the oldest dies first
+        candidates = [*delivered, *waiting] if death.reason in AFTER_DELIVERY else [*waiting, *delivered]
+        return candidates[0] if candidates else None
+
+    def _deliver(self, hop: Hop, at: int, redelivered: bool, user: str, connection: str) -> None:
+        """Record a delivery of a hop; an awaited hop is closed by it if the consumer is the flow's receiver."""
+        wait = at - hop.message.published_at
+        hop.attempts += 1
+        self._book.touch(hop)
+        self._deliveries.append(
+            DeliveryRow(hop.message.id, hop.number, hop.attempts, wait, user, connection, redelivered)
+        )
+        if hop.state in _HAD:
+            hop.wait = wait if hop.wait is None else hop.wait
+        elif hop.flow.receives(user, connection):
+            in_time = hop.state is State.IN_FLIGHT and wait <= hop.deadline
+            hop.wait = wait
+            self._book.change(hop, State.DELIVERED if in_time else State.LATE, None, event="delivery")
+            self.judge.dismiss(hop)
+            if not redelivered:
+                self.judge.overtake(hop)
+
+    # orphans
+
+    def _orphan(self, event: Delivered, identity: int, flow: Flow) -> None:
+        fields = flow.extract(event)
+        row = OrphanRow(
+            id=self._new_orphan(),
+            vhost=event.vhost,
+            queue=event.queue,
+            exchange=event.exchange,
+            routing_key=event.routing_keys[0] if event.routing_keys else "",
+            identity=identity,
+            message_id=fields.message_id,
+            order_id=fields.order_id,
+            stage=fields.stage,
+            flow=flow.name,
+            size=len(event.body),
+            user=event.user,
+            connection=event.connection,
+            redelivered=event.redelivered,
+            received_at=event.received_at,
+        )
+        self._new_orphans[row.id] = row
+        waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection)
+        self._await_publish((identity, event.queue), waiting)
+
+    def _await_publish(self, key: tuple[int, str], orphan: _Orphan) -> None:
+        self._orphans.setdefault(key, []).append(orphan)
+        self._waiting[orphan.id] = key
+        if len(self._waiting) > _MAX_WAITING:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Let the oldest orphan wait no longer."""
+        identity, queue = next(iter(self._waiting.values()))
+        had = self._newest(identity, queue, _HAD)
+        if had is not None:
+            self._adopt(had)
+        else:
+            self._next_orphan((identity, queue))
+
+    def _next_orphan(self, key: tuple[int, str]) -> _Orphan:
+        """Take the oldest orphan of a key out of the waiting ones."""
+        waiting = self._orphans[key]
+        orphan = waiting.pop(0)
+        if not waiting:
+            del self._orphans[key]
+        del self._waiting[orphan.id]
+        return orphan
+
+    def _adopt(self, hop: Hop) -> None:
+        """Give a hop the oldest delivery that waits for it, if there is one, and the redeliveries right behind."""
+        key = (hop.message.identity, hop.queue)
+        waiting = self._orphans.get(key, [])
+        while waiting:
+            orphan = self._next_orphan(key)
+            if self._new_orphans.pop(orphan.id, None) is None:
+                self._adopted.append(orphan.id)
+            self._deliver(hop, orphan.received_at, orphan.redelivered, orphan.user, orphan.connection)
+            if waiting and not waiting[0].redelivered:
+                break
+
+    def _flow_of(self, row: StoredHop) -> Flow:
+        """Return a stored hop's flow; a flow that is no longer configured goes on with the deadline it had."""
+        return self._flows.by_name(row.flow) or retired(row.flow, row.deadline)

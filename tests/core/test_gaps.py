@@ -1,0 +1,71 @@
+"""Gaps: what was not audited, and from when to when."""
+
+from __future__ import annotations
+
+import pytest
+
+from auditor.core.gaps import Gap, GapReason, Gaps
+from auditor.core.hops import Reason
+
+
+@pytest.mark.parametrize(
+    ("what", "gap", "flight", "covered"),
+    [
+        ("a flight within it", (10, 20), (12, 15), True),
+        ("a flight around it", (10, 20), (5, 25), True),
+        ("a flight that ends in it", (10, 20), (5, 11), True),
+        ("a flight that begins in it", (10, 20), (19, 25), True),
+        ("a flight that was over before", (10, 20), (5, 10), False),
+        ("a flight that begins with the canary that ended it", (10, 20), (20, 25), False),
+        ("nothing was ever seen before it ended", (None, 20), (0, 5), True),
+        ("it ended, since ever, before the flight", (None, 20), (20, 25), False),
+        ("it still lasts", (10, None), (50, 60), True),
+        ("it still lasts, and the flight was over before", (10, None), (5, 10), False),
+    ],
+)
+def test_covers(what: str, gap: tuple[int | None, int | None], flight: tuple[int, int], covered: bool) -> None:
+    from_at, to_at = gap
+    assert Gap(1, GapReason.BLIND, from_at, 15, to_at).covers(*flight) is covered, what
+
+
+@pytest.mark.parametrize("reason", GapReason)
+def test_every_reason_of_a_gap_is_told_of_a_hop(reason: GapReason) -> None:
+    same = {GapReason.OVERFLOW: Reason.OVERFLOW, GapReason.QUEUE_GONE: Reason.QUEUE_GONE}
+    assert reason.of_hop is same.get(reason, Reason.BLIND)
+
+
+def test_it_ends_with_the_first_canary_published_after_it_was_noticed() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.FIREHOSE_OFF, at=150, since=100, id=1)
+    assert gaps.open is gap
+    assert gaps.sighted(100) is None
+    assert gaps.sighted(151) is gap
+    assert (gap.from_at, gap.to_at) == (100, 151)
+    assert gaps.sighted(152) is None, "it is over"
+
+
+def test_noticed_again_it_goes_on_and_only_later_canaries_end_it() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, at=150, since=100, id=1)
+    assert gaps.notice(GapReason.QUEUE_GONE, at=180, since=100, id=2) is gap
+    assert (gap.id, gap.reason) == (1, GapReason.QUEUE_GONE)
+    assert gaps.sighted(160) is gap  # moved its beginning, did not end it
+    assert gaps.open is gap
+    gaps.sighted(181)
+    assert gap.to_at == 181
+    assert gaps.open is None
+
+
+def test_a_reason_that_is_known_stays() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.FIRST_START, at=150, since=None, id=1)
+    gaps.notice(GapReason.BLIND, at=160, since=None, id=2)
+    assert (gap.reason, gap.from_at) == (GapReason.FIRST_START, None)
+
+
+def test_a_gap_of_the_last_run_goes_on() -> None:
+    stored = Gap(5, GapReason.BLIND, 100, noticed_at=200)
+    gaps = Gaps(stored)
+    assert gaps.open is stored
+    assert gaps.sighted(201) is stored
+    assert stored.to_at == 201
