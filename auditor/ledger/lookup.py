@@ -1,0 +1,146 @@
+"""Finding stored hops again, and keeping up what that needs: `keys`, `identities` and `blocks` (`schema` tells why)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+from auditor.core.changes import MessageRow, OrphanRow, StoredHop
+from auditor.ledger.layout import BLOCK, BLOCK_BITS, KEY_SHIFT, MERGED, MERGED_BITS
+from auditor.ledger.words import OPEN_SQL, REASON_OF, STATE_OF
+
+_HOP = """SELECT h.message, h.number, c.vhost, q.name, e.name, f.name, m.identity, m.priority, m.published_at,
+    h.state_id, h.reason_id, h.deadline, h.wait, h.attempts,
+    (SELECT count(*) FROM hops a WHERE a.message = h.message)"""
+
+_NAMES = """CROSS JOIN clients c ON c.id = m.client_id CROSS JOIN names q ON q.id = h.queue_id
+    CROSS JOIN names e ON e.id = m.exchange_id CROSS JOIN names f ON f.id = h.flow_id"""
+
+_OPEN = f"""{_HOP} FROM hops h INDEXED BY hops_open CROSS JOIN messages m ON m.id = h.message {_NAMES}
+    WHERE h.state_id IN ({OPEN_SQL}) AND c.vhost = ? ORDER BY h.message, h.number"""
+
+_RECALL = f"""{_HOP} FROM messages m CROSS JOIN hops h ON h.message = m.id {_NAMES}
+    WHERE m.id = ? AND m.identity = ? AND q.name = ? AND c.vhost = ? ORDER BY h.number"""
+
+_IN_BLOCKS = "SELECT i.message FROM json_each(?) b CROSS JOIN identities i ON i.block = b.value AND i.key = ?"
+
+# Sorted, so that a block is appended page by page.
+_FILL_KEYS = f"""INSERT OR IGNORE INTO keys (block, key, message)
+    SELECT id >> {BLOCK_BITS}, key, id FROM (
+        SELECT id, message_id AS key FROM messages WHERE id BETWEEN :low AND :high AND message_id IS NOT NULL
+        UNION ALL
+        SELECT id, order_id FROM messages WHERE id BETWEEN :low AND :high AND order_id IS NOT NULL
+    ) ORDER BY key, id"""
+
+_FILL_IDENTITIES = f"""INSERT INTO identities (block, key, message)
+    SELECT :block, identity >> {KEY_SHIFT} AS key, id FROM messages WHERE id BETWEEN :low AND :high ORDER BY key, id"""
+
+_MERGE = """INSERT INTO identities (block, key, message)
+    SELECT :merged, key, message FROM identities WHERE block BETWEEN :low AND :high ORDER BY key, message"""
+
+_NEXT_BLOCK = "SELECT min(block) FROM identities WHERE block > ?"
+
+
+class Lookup:
+    """Finds hops by identity. The newest messages, at most a block, it has in memory."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._newest: dict[int, list[int]] = {}  # identity -> messages
+        self._next_block = 0  # the first that is not done
+        self._blocks = "[]"  # the blocks of `identities`, as JSON
+        self.next_message = 1
+        self.reload()
+
+    def reload(self) -> None:
+        """Read from the file what is kept in memory."""
+        (self._next_block,) = self._conn.execute("SELECT ifnull(max(block) + 1, 0) FROM blocks").fetchone()
+        blocks: list[int] = []
+        (block,) = self._conn.execute("SELECT min(block) FROM identities").fetchone()
+        while block is not None:
+            blocks.append(block)
+            (block,) = self._conn.execute(_NEXT_BLOCK, (block,)).fetchone()
+        self._blocks = json.dumps(blocks)
+        self._newest.clear()
+        start = self._next_block << BLOCK_BITS
+        self.next_message = max(1, start)
+        sql = "SELECT id, identity FROM messages WHERE id >= ? ORDER BY id"
+        for message, identity in self._conn.execute(sql, (start,)):
+            self._newest.setdefault(identity, []).append(message)
+            self.next_message = message + 1
+
+    def add(self, messages: list[MessageRow]) -> None:
+        """Take in messages that were just written, in order of number; when they have filled a block, do it."""
+        if not messages:
+            return
+        start = self._next_block << BLOCK_BITS
+        if messages[0].id < start:
+            # numbers are given out to several vhosts: another one's batch was quicker and has closed this one's block
+            for row in messages:
+                if row.id < start:
+                    self._insert(row.id, row.id, row.id >> BLOCK_BITS)
+            self.reload()
+        newest = self._newest
+        for row in messages:
+            newest.setdefault(row[5], []).append(row[0])
+        last = messages[-1].id
+        self.next_message = max(self.next_message, last + 1)
+        if last >> BLOCK_BITS > self._next_block:
+            self._fill(last >> BLOCK_BITS)
+
+    def _fill(self, until: int) -> None:
+        """Do every block before `until`."""
+        for block in range(self._next_block, until):
+            low = block << BLOCK_BITS
+            self._insert(low, low + BLOCK - 1, block)
+            self._conn.execute("INSERT INTO blocks (block) VALUES (?)", (block,))
+            if (block + 1) % MERGED == 0:
+                merge = {"merged": merged_block(block), "low": block + 1 - MERGED, "high": block}
+                self._conn.execute(_MERGE, merge)
+                self._conn.execute("DELETE FROM identities WHERE block BETWEEN :low AND :high", merge)
+        self.reload()
+
+    def _insert(self, low: int, high: int, block: int) -> None:
+        messages = {"low": low, "high": high, "block": block}
+        self._conn.execute(_FILL_KEYS, messages)
+        self._conn.execute(_FILL_IDENTITIES, messages)
+
+    def open_hops(self, vhost: str) -> Iterator[StoredHop]:
+        """Give the open hops of a vhost, in order of message and number."""
+        return map(_stored, self._conn.execute(_OPEN, (vhost,)))
+
+    def recall(self, vhost: str, identity: int, queue: str) -> list[StoredHop]:
+        """Return every stored hop of a message with this identity to this queue, oldest first."""
+        in_blocks = self._conn.execute(_IN_BLOCKS, (self._blocks, identity >> KEY_SHIFT)).fetchall()
+        messages = sorted({*(message for (message,) in in_blocks), *self._newest.get(identity, ())})
+        return [
+            _stored(row)
+            for message in messages
+            for row in self._conn.execute(_RECALL, (message, identity, queue, vhost)).fetchall()
+        ]
+
+    def recent_orphans(self, vhost: str, since: int) -> list[OrphanRow]:
+        """Return the orphans received since then, in order of id."""
+        rows = self._conn.execute(
+            """SELECT o.id, c.vhost, q.name, e.name, o.routing_key, o.identity, o.message_id, o.order_id,
+                (SELECT name FROM names WHERE id = o.stage_id), (SELECT name FROM names WHERE id = o.flow_id),
+                o.size, c.user, c.connection, o.redelivered, o.received_at
+            FROM orphans o INDEXED BY orphans_received_at CROSS JOIN clients c ON c.id = o.consumer_id
+                CROSS JOIN names q ON q.id = o.queue_id CROSS JOIN names e ON e.id = o.exchange_id
+            WHERE o.received_at >= ? AND c.vhost = ? ORDER BY o.id""",
+            (since, vhost),
+        )
+        return [OrphanRow._make(row)._replace(redelivered=bool(row[13])) for row in rows]
+
+
+def merged_block(block: int) -> int:
+    """Return the number of the large block that a block's identities end in."""
+    return -(block >> MERGED_BITS) - 1
+
+
+def _stored(row: tuple[int, ...]) -> StoredHop:
+    values = list[object](row)
+    values[9] = STATE_OF[row[9]]
+    values[10] = REASON_OF[row[10]]
+    return StoredHop._make(values)

@@ -1,0 +1,260 @@
+"""Reading the ledger: beside the writer, after its death, and in a folder that may only be read. Nothing is written.
+
+Each call returns the rows of a view of `docs/ledger.md` as dictionaries with the view's column names.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from auditor.core.hops import AGAINST, OPEN
+from auditor.errors import LedgerError
+from auditor.ledger import layout, letters, views
+from auditor.ledger.words import AGAINST_SQL, OPEN_SQL, STATES
+
+Row = dict[str, Any]
+
+_WHAT = "The ledger could not be read"
+_DAY = 86_400_000_000  # microseconds
+
+
+class Reader:
+    """A read-only connection for a command or a request. Close it soon: an old reader keeps the log from shrinking."""
+
+    def __init__(self, path: Path, conn: sqlite3.Connection) -> None:
+        """Take over a connection; `open` makes one."""
+        self._path = path
+        self._conn = conn
+        conn.row_factory = sqlite3.Row
+
+    @classmethod
+    def open(cls, path: Path) -> Reader:
+        """Open a ledger for reading; LedgerError if there is none, or if it is damaged or newer than this program."""
+        if not path.is_file():
+            hint = "Name the ledger with --ledger, or start the auditor once: it makes it."
+            raise LedgerError(_WHAT, on=str(path), why="there is no such file", hint=hint)
+        try:
+            return cls(path, _connect(path))
+        except sqlite3.Error as exc:
+            raise letters.refused(_WHAT, path, exc) from exc
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._conn.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def lost(
+        self,
+        *,
+        since: int | None = None,
+        flow: str | None = None,
+        queue: str | None = None,
+        order: str | None = None,
+        state: str | None = None,
+        reason: str | None = None,
+        limit: int | None = 100,
+    ) -> list[Row]:
+        """Return the hops with a verdict against them, newest first; `since` is the publish time in microseconds."""
+        where, values = self._filters(since, flow, queue, order, state, reason)
+        return self._rows(f"SELECT * FROM lost{where} LIMIT ?", *values, -1 if limit is None else limit)
+
+    def count_lost(
+        self,
+        *,
+        since: int | None = None,
+        flow: str | None = None,
+        queue: str | None = None,
+        order: str | None = None,
+        state: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Return how many hops `lost` would list without a limit."""
+        where, values = self._filters(since, flow, queue, order, state, reason)
+        count: int = self._rows(f"SELECT count(*) AS n FROM lost{where}", *values)[0]["n"]
+        return count
+
+    def hops(
+        self,
+        *,
+        since: int | None = None,
+        flow: str | None = None,
+        queue: str | None = None,
+        order: str | None = None,
+        state: str | None = None,
+        reason: str | None = None,
+        limit: int | None = 100,
+    ) -> list[Row]:
+        """Return hops in any state, newest first."""
+        where, values = self._filters(since, flow, queue, order, None, reason)
+        if state is not None:
+            where += f"{' AND' if where else ' WHERE'} {_state(state)}"
+        return self._rows(
+            f"SELECT * FROM audit{where} ORDER BY message DESC, hop DESC LIMIT ?",
+            *values,
+            -1 if limit is None else limit,
+        )
+
+    def order(self, order_id: str) -> list[Row]:
+        """Return an order's timeline, oldest first."""
+        return self._rows(
+            "SELECT * FROM order_timeline WHERE order_id = ? ORDER BY at, message, hop, event DESC", order_id
+        )
+
+    def order_summary(self, order_id: str) -> list[Row]:
+        """Return the one row of `orders` about an order; none if the order was never seen."""
+        return self._rows("SELECT * FROM orders WHERE order_id = ?", order_id)
+
+    def order_hops(self, order_id: str) -> list[Row]:
+        """Return every hop of an order's messages, oldest first."""
+        messages = "SELECT message FROM order_messages WHERE order_id = ?"
+        return self._rows(f"SELECT * FROM audit WHERE message IN ({messages}) ORDER BY message, hop", order_id)
+
+    def message(self, message_id: str) -> list[Row]:
+        """Return every hop of every message with this id, oldest first, as in `audit`.
+
+        Each row has its hop's deliveries, rows of `deliveries`, under the key `deliveries`. A message from which no
+        delivery was expected has one row, whose hop and state are None.
+        """
+        rows = self._rows(
+            f"""SELECT {views.HOP_COLUMNS}, m.id AS message FROM messages m LEFT JOIN hops h ON h.message = m.id
+            WHERE m.id IN (SELECT message FROM found WHERE key = ?) AND m.message_id = ? ORDER BY m.id, h.number""",
+            message_id,
+            message_id,
+        )
+        for row in rows:
+            row["deliveries"] = self._rows(
+                "SELECT * FROM deliveries WHERE message = ? AND hop = ? ORDER BY attempt", row["message"], row["hop"]
+            )
+        return rows
+
+    def orphans(self, *, message_id: str | None = None, order: str | None = None, limit: int | None = 100) -> list[Row]:
+        """Return deliveries whose publish was not seen, newest first."""
+        where, values = _where({"message_id = ?": message_id, "order_id = ?": order})
+        return self._rows(
+            f"SELECT * FROM orphan_list{where} ORDER BY id DESC LIMIT ?", *values, -1 if limit is None else limit
+        )
+
+    def status(self) -> list[Row]:
+        """Return how the audit stands, one row a vhost."""
+        return self._rows("SELECT * FROM status ORDER BY vhost")
+
+    def gaps(self, limit: int | None = 100) -> list[Row]:
+        """Return the gaps, newest first."""
+        return self._rows("SELECT * FROM gap_list ORDER BY id DESC LIMIT ?", -1 if limit is None else limit)
+
+    def coverage(self) -> list[Row]:
+        """Return how much of the time was audited, one row a vhost."""
+        return self._rows("SELECT * FROM coverage ORDER BY vhost")
+
+    def flow_health(self) -> list[Row]:
+        """Return one row a flow; reads every hop."""
+        return self._rows("SELECT * FROM flow_health ORDER BY flow")
+
+    def size(self) -> int:
+        """Return the bytes of the ledger on disk, its log included."""
+        return sum(file.stat().st_size for file in (self._path, _log(self._path)) if file.exists())
+
+    def _filters(
+        self,
+        since: int | None,
+        flow: str | None,
+        queue: str | None,
+        order: str | None,
+        state: str | None,
+        reason: str | None,
+    ) -> tuple[str, list[Any]]:
+        ordered = "message IN (SELECT message FROM order_messages WHERE order_id = ?)"
+        return _where(
+            {
+                "message >= ?": None if since is None else self._first_message(since),
+                "published_at >= ?": since,
+                "flow = ?": flow,
+                "queue = ?": queue,
+                ordered: order,
+                "state = ?": state,
+                "reason = ?": reason,
+            }
+        )
+
+    def _first_message(self, since: int) -> int:
+        """Return a message before which none was published since then, by halving.
+
+        Numbers rise with time, but the clock may have been set back in between: right as long as that was by less than
+        a day, which is why the search is for a day earlier. The caller compares the times of what follows.
+        """
+        # two queries: for both at once SQLite reads every message
+        (low,) = self._conn.execute("SELECT ifnull(min(id), 0) FROM messages").fetchone()
+        (high,) = self._conn.execute("SELECT ifnull(max(id), 0) + 1 FROM messages").fetchone()
+        while low < high:
+            middle = (low + high) // 2
+            sql = "SELECT id, published_at FROM messages WHERE id >= ? ORDER BY id LIMIT 1"
+            row = self._conn.execute(sql, (middle,)).fetchone()
+            if row is not None and row["published_at"] < since - _DAY:
+                low = row["id"] + 1
+            else:
+                high = middle
+        return int(low)
+
+    def _rows(self, sql: str, *values: object) -> list[Row]:
+        try:
+            return [dict(row) for row in self._conn.execute(sql, values)]
+        except sqlite3.Error as exc:
+            raise letters.refused(_WHAT, self._path, exc) from exc
+
+
+def _where(filters: dict[str, Any]) -> tuple[str, list[Any]]:
+    """Return the WHERE clause of those filters that have a value, and the values."""
+    given = {term: value for term, value in filters.items() if value is not None}
+    return (" WHERE " + " AND ".join(given) if given else ""), list(given.values())
+
+
+def _state(state: str) -> str:
+    """Return a condition for one state, in words from which SQLite sees that a partial index serves."""
+    number = STATES.get(state, 0)
+    if state in OPEN and state not in AGAINST:
+        return f"state_id IN ({OPEN_SQL}) AND state_id = {number}"
+    if state in AGAINST:
+        return f"state_id IN ({AGAINST_SQL}) AND state_id = {number}"
+    return f"state_id = {number}"
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return a checked connection.
+
+    SQLite needs the log's index beside the file even for reading. Where nobody writes and the folder is read-only,
+    there is none and none can be made: then the file is read as one that does not change. That is true unless a log
+    is left.
+    """
+    try:
+        return _checked(path, "mode=ro")
+    except sqlite3.OperationalError as exc:
+        # which of the two it is depends on how the folder is closed to us
+        cannot_make_it = exc.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+        if not cannot_make_it or (_log(path).exists() and _log(path).stat().st_size):
+            raise
+    return _checked(path, "mode=ro&immutable=1")
+
+
+def _checked(path: Path, how: str) -> sqlite3.Connection:
+    conn = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None)
+    try:
+        layout.check(conn, path, _WHAT)
+    except BaseException:
+        conn.close()
+        raise
+    return conn

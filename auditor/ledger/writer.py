@@ -1,0 +1,317 @@
+"""The one writing connection. Every call comes from the thread that opened it; sqlite3 itself refuses any other.
+
+`commit` is on the hot path: it runs once a batch and does as little as it can for each row.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
+from auditor.ledger import letters, opening
+from auditor.ledger.interning import Clients, Names
+from auditor.ledger.lookup import Lookup
+from auditor.ledger.seen import SeenRows
+from auditor.ledger.statements import Insert
+from auditor.ledger.words import REASONS, STATES
+
+MAX_HEADER = 64 * 1024
+"""Bytes kept of an undecodable event's header."""
+
+
+class Status(NamedTuple):
+    """How the audit of one vhost stands. Counts are totals since the ledger began, times microseconds since 1970."""
+
+    vhost: str
+    connected: bool
+    watermark: int | None
+    last_event_at: int | None
+    updated_at: int
+    queue_depth: int | None  # messages in the trace queue
+    open_hops: int
+    published: int
+    delivered: int
+    undecodable: int
+    orphans: int
+    pid: int
+    version: str  # of the auditor
+    broker: str  # product and version
+    problem: str | None  # what keeps the auditor from seeing
+
+
+class Undecodable(NamedTuple):
+    """A trace event that could not be read."""
+
+    vhost: str
+    routing_key: str
+    cause: str
+    header: bytes
+    body_size: int
+    body_digest: bytes
+    received_at: int
+
+
+class Digests(NamedTuple):
+    """The digests of the events in a batch, to recognise those that the broker sends again."""
+
+    joined: bytes  # auditor.core.seen.SIZE bytes each, in the order of the events
+    window: int  # how many of the newest digests are wanted back after a crash
+
+
+class GapRow(NamedTuple):
+    """A span of time that was not audited."""
+
+    id: int  # given by the caller, counting on from `next_gap_id`
+    vhost: str
+    reason: str
+    from_at: int | None  # None: since ever
+    to_at: int | None  # None: still going on
+
+
+_MESSAGES = Insert(
+    "INSERT INTO messages (id, client_id, exchange_id, routing_key_id, routing_key, message_id, identity, order_id,"
+    " stage_id, sender_id, user_id, error, priority, size, trace_context, published_at, time_source_id)",
+    17,
+)
+_HOPS = Insert(
+    "INSERT INTO hops (message, number, queue_id, flow_id, state_id, reason_id, deadline, wait, attempts, judged_at,"
+    " consumer_id, redelivered)",
+    12,
+    # the first delivery is told once, with the batch in which it came
+    "ON CONFLICT (message, number) DO UPDATE SET state_id = excluded.state_id, reason_id = excluded.reason_id,"
+    " wait = excluded.wait, attempts = excluded.attempts, judged_at = excluded.judged_at,"
+    " consumer_id = ifnull(consumer_id, excluded.consumer_id), redelivered = max(redelivered, excluded.redelivered)",
+)
+_DELIVERIES = Insert(
+    "INSERT INTO further_deliveries (message, hop, attempt, wait, consumer_id, redelivered)",
+    6,
+)
+_ORPHANS = Insert(
+    "INSERT INTO orphans (id, queue_id, exchange_id, routing_key, identity, message_id, order_id, stage_id, flow_id,"
+    " size, consumer_id, redelivered, received_at)",
+    13,
+)
+_UNDECODABLE = Insert(
+    "INSERT INTO undecodable (vhost, routing_key, cause, header, body_size, body_digest, received_at)", 7
+)
+_GAPS = Insert(
+    "INSERT INTO gaps (id, vhost, reason, from_at, to_at)",
+    5,
+    "ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, from_at = excluded.from_at, to_at = excluded.to_at",
+)
+_STATUS = Insert(f"INSERT OR REPLACE INTO status ({', '.join(Status._fields)})", len(Status._fields))
+
+
+class Ledger:
+    """The ledger as its one writer sees it. Make it with `open`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        """Open the file; `lock` is held until `close`."""
+        self.path = path
+        self._lock = lock
+        self.prune_at = (0, 0)  # block and message at which `retention.prune` goes on
+        self.db = opening.connect(path)
+        self._conn = self.db.conn
+        try:
+            self.names = Names(self._conn)
+            self.clients = Clients(self._conn)
+            self._lookup = Lookup(self._conn)
+            self._seen = SeenRows(self._conn)
+            self.next_orphan_id = self._next("orphans")
+            self.next_gap_id = self._next("gaps")
+        except sqlite3.Error as exc:
+            self._conn.close()
+            raise letters.refused("The ledger could not be read", path, exc) from exc
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """Open the ledger for writing, made and migrated as needed; LedgerError says what is against it."""
+        lock = opening.lock(path)
+        try:
+            return cls(path, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def close(self) -> None:
+        """Close the file; the log is worked off and removed unless somebody reads."""
+        self._conn.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @contextmanager
+    def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing; LedgerError begins with `what`."""
+        try:
+            self._conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._conn
+                self._conn.execute("COMMIT")
+            except BaseException:
+                self._forget()
+                raise
+        except sqlite3.Error as exc:
+            raise letters.refused(what, self.path, exc) from exc
+
+    def commit(
+        self,
+        changes: Changes,
+        *,
+        status: Status,
+        undecodable: Sequence[Undecodable] = (),
+        gaps: Sequence[GapRow] = (),
+        digests: Digests | None = None,
+    ) -> None:
+        """Write a batch of one vhost (`status.vhost`) in one transaction; LedgerError if nothing of it was written."""
+        with self.transaction("A batch could not be written to the ledger") as conn:
+            self.names.on(status.updated_at)
+            self.clients.on(status.updated_at)
+            if changes.messages:
+                _MESSAGES.run(conn, self._message_values(changes.messages))
+            if changes.hops or changes.deliveries:
+                hops, deliveries = self._hop_values(changes.hops, changes.deliveries, status.vhost)
+                _HOPS.run(conn, hops)
+                _DELIVERIES.run(conn, deliveries)
+            if changes.orphans:
+                _ORPHANS.run(conn, self._orphan_values(changes.orphans))
+            for orphan in changes.adopted:
+                conn.execute("DELETE FROM orphans WHERE id = ?", (orphan,))
+            kept = (row._replace(header=row.header[:MAX_HEADER]) for row in undecodable)
+            _UNDECODABLE.run(conn, [value for row in kept for value in row])
+            _GAPS.run(conn, [value for gap in gaps for value in gap])
+            if digests is not None:
+                self._seen.add(status.vhost, *digests)
+            _STATUS.run(conn, list(status))
+            self._lookup.add(changes.messages)
+
+    @property
+    def next_message_id(self) -> int:
+        """The number for the next message; never one that was used before."""
+        return self._lookup.next_message
+
+    def status(self, vhost: str) -> Status | None:
+        """Return the status as it was last committed."""
+        with self._reading():
+            sql = f"SELECT {', '.join(Status._fields)} FROM status WHERE vhost = ?"
+            row = self._conn.execute(sql, (vhost,)).fetchone()
+        return None if row is None else Status._make(row)._replace(connected=bool(row[1]))
+
+    def seen(self, vhost: str) -> list[bytes]:
+        """Return the digests of the newest events, oldest first."""
+        with self._reading():
+            return self._seen.read(vhost)
+
+    def gaps(self, vhost: str, since: int) -> list[GapRow]:
+        """Return the gaps that ended after `since` or have not ended, by id."""
+        sql = "SELECT id, vhost, reason, from_at, to_at FROM gaps WHERE vhost = ? AND ifnull(to_at, ?) >= ? ORDER BY id"
+        with self._reading():
+            return [GapRow._make(row) for row in self._conn.execute(sql, (vhost, since, since))]
+
+    def open_hops(self, vhost: str) -> Iterator[StoredHop]:
+        """Give the hops of which more may be learned, in order of message and number."""
+        with self._reading():
+            yield from self._lookup.open_hops(vhost)
+
+    def recall(self, vhost: str, identity: int, queue: str) -> list[StoredHop]:
+        """Return every stored hop of a message with this identity to this queue, oldest first."""
+        with self._reading():
+            return self._lookup.recall(vhost, identity, queue)
+
+    def recent_orphans(self, vhost: str, since: int) -> list[OrphanRow]:
+        """Return the orphans received since then, in order of id."""
+        with self._reading():
+            return self._lookup.recent_orphans(vhost, since)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise letters.refused("The ledger could not be read", self.path, exc) from exc
+
+    def _next(self, table: str) -> int:
+        number: int = self._conn.execute(f"SELECT ifnull(max(id), 0) + 1 FROM {table}").fetchone()[0]
+        return number
+
+    def _forget(self) -> None:
+        """Undo a transaction, and with it what the caches learned in it."""
+        if self._conn.in_transaction:  # a full disk has undone it already
+            self._conn.execute("ROLLBACK")
+        self.names.clear()
+        self.clients.clear()
+        self._lookup.reload()
+        self._seen.reload()
+
+    def _message_values(self, messages: list[MessageRow]) -> list[Any]:
+        names, clients = self.names, self.clients
+        values: list[Any] = []
+        for (
+            number, vhost, exchange, routing_key, message_id, identity, order_id, stage, sender, user_id, error,
+            user, connection, node, priority, size, trace_context, published_at, time_source,
+        ) in messages:  # fmt: skip
+            # a routing key that carries the message's own id is used once: as a name it would cost three times as much
+            if (order_id and order_id in routing_key) or (message_id and message_id in routing_key):
+                routing_key_id, own_key = None, routing_key
+            else:
+                routing_key_id, own_key = names[routing_key], None
+            values += (
+                number, clients[connection, user, node, vhost], names[exchange], routing_key_id, own_key,
+                message_id, identity, order_id, None if stage is None else names[stage], names[sender],
+                user_id, error, priority, size, trace_context, published_at, names[time_source],
+            )  # fmt: skip
+        return values
+
+    def _hop_values(self, hops: list[HopRow], deliveries: list[DeliveryRow], vhost: str) -> tuple[list[Any], list[Any]]:
+        """Return the values of `hops` and `further_deliveries`.
+
+        A hop has room for its first delivery, which nearly always is its only one, if that is what its wait tells of.
+        """
+        names, clients = self.names, self.clients
+        first: dict[tuple[int, int], DeliveryRow] = {}
+        further: list[Any] = []
+        for delivery in deliveries:
+            if delivery[2] == 1:
+                first[delivery[:2]] = delivery
+            else:
+                further += self._delivery_values(delivery, vhost)
+        values: list[Any] = []
+        for message, number, queue, flow, state, reason, deadline, wait, attempts, judged_at in hops:
+            delivery_of = first.pop((message, number), None) if first else None
+            consumer = None
+            redelivered = False
+            if delivery_of is not None:
+                if delivery_of[3] == wait:
+                    consumer = clients[delivery_of[5], delivery_of[4], "", vhost]
+                    redelivered = delivery_of[6]
+                else:
+                    further += self._delivery_values(delivery_of, vhost)
+            values += (
+                message, number, names[queue], names[flow], STATES[state._value_],
+                None if reason is None else REASONS[reason._value_], deadline, wait, attempts, judged_at,
+                consumer, redelivered,
+            )  # fmt: skip
+        for delivery in first.values():
+            further += self._delivery_values(delivery, vhost)
+        return values, further
+
+    def _delivery_values(self, row: DeliveryRow, vhost: str) -> tuple[Any, ...]:
+        consumer = self.clients[row.connection, row.user, "", vhost]
+        return (row.message, row.hop, row.attempt, row.wait, consumer, row.redelivered)
+
+    def _orphan_values(self, orphans: list[OrphanRow]) -> list[Any]:
+        names = self.names
+        values: list[Any] = []
+        for row in orphans:
+            values += (
+                row.id, names[row.queue], names[row.exchange], row.routing_key, row.identity, row.message_id,
+                row.order_id, None if row.stage is None else names[row.stage],
+                None if row.flow is None else names[row.flow], row.size,
+                self.clients[row.connection, row.user, "", row.vhost], row.redelivered, row.received_at,
+            )  # fmt: skip
+        return values
