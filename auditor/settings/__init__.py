@@ -1,0 +1,23 @@
+"""Settings: what the operator may decide, where it is read from, and what is said when it is wrong."""
+
+from auditor.settings.checks import Address
+from auditor.settings.loading import DEFAULT_CONFIG, load
+from auditor.settings.model import Audit, Broker, FlowSettings, Ledger, Log, Management, Settings, Tap
+from auditor.settings.units import duration, microseconds, size
+
+__all__ = [
+    "DEFAULT_CONFIG",
+    "Address",
+    "Audit",
+    "Broker",
+    "FlowSettings",
+    "Ledger",
+    "Log",
+    "Management",
+    "Settings",
+    "Tap",
+    "duration",
+    "load",
+    "microseconds",
+    "size",
+]

@@ -1,0 +1,232 @@
+"""Every setting there is: one model, a section for each room that reads it.
+
+Durations are seconds and sizes are bytes once they are read. `config/auditor.toml` shows all of it to the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from auditor.presets import PresetName
+from auditor.settings.checks import AMQP, HTTP, Address, Taken, address, at_least
+from auditor.settings.units import Bytes, FilePath, Name, OwnName, Pattern, Seconds, SourceText
+
+MIB = 1024 * 1024
+DAY = 86400.0
+
+
+class Section(BaseModel):
+    """A table of the settings; a key that it does not have is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Management(Section):
+    """The broker's management API: switches the firehose on and finds out why it is off."""
+
+    url: str = ""  # http://HOST:PORT or https://HOST:PORT; empty: not used
+    user: str = ""  # empty: the broker's
+    password: SecretStr | None = None  # none: the broker's
+    ca_file: FilePath | None = None  # PEM; none: the system's authorities
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if value:
+            address(value, HTTP, "broker.management")
+        return value.rstrip("/")
+
+
+class Broker(Section):
+    """The broker whose firehose is read."""
+
+    url: str = "amqp://127.0.0.1:5672"
+    user: str = "guest"
+    password: SecretStr = SecretStr("guest")
+    vhosts: list[Name] = Field(default=["/"], min_length=1)
+    ca_file: FilePath | None = None  # PEM; none: the system's authorities
+    cert_file: FilePath | None = None  # PEM; the auditor's own certificate, where the broker asks for one
+    key_file: FilePath | None = None  # PEM; the key to it
+    heartbeat: Seconds = Field(default=10.0, ge=1, le=600)
+    connect_timeout: Seconds = 10.0
+    management: Management = Management()
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        address(value, AMQP, "broker")
+        return value
+
+    @field_validator("vhosts")
+    @classmethod
+    def _check_vhosts(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("each virtual host once")
+        return value
+
+    @field_validator("key_file")
+    @classmethod
+    def _check_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("cert_file") is not None:
+            raise ValueError("the file with the key to broker.cert_file")
+        return value
+
+    @property
+    def address(self) -> Address:
+        """Host, port and TLS as the URL has them."""
+        return address(self.url, AMQP, "broker")
+
+    @property
+    def management_user(self) -> str:
+        """The user for the management API."""
+        return self.management.user or self.user
+
+    @property
+    def management_password(self) -> SecretStr:
+        """The password for the management API."""
+        return self.password if self.management.password is None else self.management.password
+
+
+class Tap(Section):
+    """How the firehose is read."""
+
+    queue: OwnName = "auditor.trace"
+    canary_exchange: OwnName = "auditor.canary"
+    max_bytes: Bytes = Field(
+        default=1024 * MIB, ge=MIB
+    )  # bound of the trace queue; what is beyond it is dropped and becomes a gap
+    bind: Literal["auto", "all"] = "auto"  # auto: only what the flows need
+    enable_firehose: bool = True
+    batch_events: int = Field(default=1000, ge=1, le=50_000)
+    batch_linger: Seconds = Field(default=0.05, le=10)  # how long a batch waits to fill
+    prefetch: int = Field(default=4000, ge=1, le=65_535)  # 16 bits in AMQP
+    max_buffered_bytes: Bytes = Field(default=64 * MIB, ge=MIB)  # bodies held in memory before their batch is committed
+    canary_interval: Seconds = 1.0
+    canary_timeout: Seconds = 5.0
+    reconnect_min: Seconds = 0.5
+    reconnect_max: Seconds = 30.0
+
+    @field_validator("prefetch")
+    @classmethod
+    def _check_prefetch(cls, value: int, info: ValidationInfo) -> int:
+        # with less, no batch would ever be full, and each would wait out its linger
+        return at_least(value, "tap.batch_events", info)
+
+    @field_validator("canary_timeout")
+    @classmethod
+    def _check_canary(cls, value: float, info: ValidationInfo) -> float:
+        return at_least(value, "tap.canary_interval", info)
+
+    @field_validator("reconnect_max")
+    @classmethod
+    def _check_reconnect(cls, value: float, info: ValidationInfo) -> float:
+        return at_least(value, "tap.reconnect_min", info)
+
+
+class Ledger(Section):
+    """Where the ledger is, and for how long it keeps what."""
+
+    path: FilePath = Path("/var/lib/auditor/ledger.db")
+    keep_healthy: Seconds = 30 * DAY  # messages all of whose hops were delivered
+    keep_verdicts: Seconds = 365 * DAY  # all others
+    prune_interval: Seconds = 60.0
+
+    @field_validator("keep_verdicts")
+    @classmethod
+    def _check_keep(cls, value: float, info: ValidationInfo) -> float:
+        return at_least(value, "ledger.keep_healthy", info)
+
+
+class Audit(Section):
+    """How verdicts are reached."""
+
+    orphan_wait: Seconds = 5.0  # how long a delivery waits for its publish
+    reinspect: Seconds = 30.0  # after which the queue of a stuck hop is looked at again
+
+
+class Log(Section):
+    """What the daemon says about itself, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class FlowSettings(Section):
+    """A path between two systems. Empty lists of patterns match everything."""
+
+    name: Name
+    sender: str = ""  # empty: what stands before "->" in the name
+    receiver: str = ""  # empty: what stands after it
+    deadline: Seconds = 60.0
+    exchanges: list[Pattern] = []  # published to; "" is the default exchange
+    sender_users: list[Pattern] = []
+    sender_connections: list[Pattern] = []
+    queues: list[Pattern] = []  # that the receiver is served from
+    dead_letter_queues: list[Pattern] = []  # that dead letters end in; empty: not known, all are watched
+    receiver_users: list[Pattern] = []
+    receiver_connections: list[Pattern] = []
+    preset: PresetName = "generic"
+    # Where to look; none: where the preset says. An empty list: nowhere.
+    message_id: list[SourceText] | None = None
+    order_id: list[SourceText] | None = None
+    stage: list[SourceText] | None = None
+    user_id: list[SourceText] | None = None
+    error: list[SourceText] | None = None
+    stages: dict[str, Name] = {}  # found word -> stage
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _check_name(cls, value: Any) -> Any:
+        if isinstance(value, Taken):
+            raise ValueError("a name that no other flow has")
+        return value
+
+
+class Settings(BaseSettings):
+    """All settings. Made from arguments alone; `auditor.settings.load` also asks environment, secrets and file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, validate_default=True, env_prefix="AUDITOR_", env_nested_delimiter="__"
+    )
+
+    broker: Broker = Broker()
+    tap: Tap = Tap()
+    ledger: Ledger = Ledger()
+    audit: Audit = Audit()
+    log: Log = Log()
+    flows: list[FlowSettings] = []  # none: one flow that takes everything
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave only the arguments: a test or the demo must not depend on the machine it runs on."""
+        return (init_settings,)
+
+    @field_validator("flows", mode="before")
+    @classmethod
+    def _mark_taken_names(cls, value: Any) -> Any:
+        """Mark a name used before, so that its own check refuses it, by its key, beside all other mistakes."""
+        if not isinstance(value, list):
+            return value
+        seen: set[str] = set()
+        flows: list[Any] = []
+        for flow in value:
+            fields = flow.model_dump(exclude_unset=True) if isinstance(flow, FlowSettings) else flow
+            name = fields.get("name") if isinstance(fields, Mapping) else None
+            if isinstance(name, str):
+                flows.append({**fields, "name": Taken(name)} if name in seen else flow)
+                seen.add(name)
+            else:
+                flows.append(flow)
+        return flows
