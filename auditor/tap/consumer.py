@@ -1,0 +1,129 @@
+"""The consumer: contents of the trace queue in batches, acknowledged when the ledger has them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aio_pika.abc import AbstractChannel
+from aio_pika.connection import Connection
+from aiormq.abc import AbstractChannel as UnderlayChannel
+from aiormq.exceptions import AMQPError, ChannelAccessRefused
+
+from auditor.errors import BrokerError
+from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, SplittingReader, connect_tap
+from auditor.tap.wire import Content
+
+
+class Tap:
+    """One consumer of one trace queue, on a connection of its own on which nothing is ever published.
+
+    A publishing connection is stopped by the broker when memory or disk run short, and this one must go on reading
+    then.
+    """
+
+    def __init__(self, endpoint: Endpoint, queue: str, *, prefetch: int, max_buffered: int) -> None:
+        """`prefetch` bounds the contents that are not acknowledged, `max_buffered` the bytes that wait to be taken."""
+        self._endpoint = endpoint
+        self._queue = queue
+        self._prefetch = prefetch
+        self._max_buffered = max_buffered
+        self._wake = asyncio.Event()
+        self._reader: SplittingReader | None = None
+        self._connection: Connection | None = None
+        self._channel: AbstractChannel | None = None  # a strong reference: aio-pika closes what nobody holds
+        self._underlay: UnderlayChannel | None = None
+        self._closed_because: BaseException | None = None
+
+    async def open(self) -> None:
+        """Connect and consume; BrokerError when it cannot be."""
+        self._reader = SplittingReader(self._wake.set, self._max_buffered)
+        self._connection = await connect_tap(self._endpoint, f"auditor tap {self._queue}", self._reader)
+        try:
+            self._connection.close_callbacks.add(self._on_close)
+            self._channel = self._connection.channel(publisher_confirms=False)
+            await self._channel.initialize(timeout=self._endpoint.timeout)
+            await self._channel.set_qos(prefetch_count=self._prefetch)
+            self._channel.close_callbacks.add(self._on_close)
+            self._underlay = await self._channel.get_underlay_channel()
+            self._underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
+            self._reader.splitter.watch(self._underlay.number)
+            await self._underlay.basic_consume(self._queue, _never, timeout=self._endpoint.timeout)
+        except ChannelAccessRefused as error:
+            await self.close()
+            raise BrokerError(
+                "Could not read the trace queue",
+                on=self._queue,
+                why=str(error),
+                hint="`auditor check` prints the rabbitmqctl command that grants the permissions.",
+            ) from error
+        except CONNECTION_ERRORS as error:
+            await self.close()
+            raise BrokerError(
+                "Could not read the trace queue", on=self._queue, why=str(error) or repr(error)
+            ) from error
+
+    async def batch(self, limit: int, linger: float, wait: float) -> list[Content]:
+        """Return what has arrived: at most `limit` contents, or none when nothing came within `wait` seconds.
+
+        After the first content, `linger` seconds are left for others to join it, so that a trickle does not cost a
+        transaction an event. BrokerError once the connection is gone: what had arrived comes again with the next one.
+        """
+        reader = self._reader
+        assert reader is not None, "the tap is not open"
+        contents = reader.splitter.contents
+        if not contents and self._closed_because is None:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait)
+            except TimeoutError:
+                return []
+        if len(contents) < limit and self._closed_because is None:
+            await asyncio.sleep(linger)
+        if self._closed_because is not None:
+            raise BrokerError("Lost the trace queue", on=self._queue, why=_told(self._closed_because))
+        batch = contents[:limit]
+        del contents[:limit]
+        if contents:
+            reader.splitter.size -= sum(len(content.properties) + len(content.body) for content in batch)
+        else:
+            reader.splitter.size = 0
+            reader.release()
+        return batch
+
+    async def acknowledge(self, content: Content) -> None:
+        """Acknowledge this content and all before it."""
+        assert self._underlay is not None, "the tap is not open"
+        try:
+            await self._underlay.basic_ack(content.delivery_tag, multiple=True, wait=False)
+        except CONNECTION_ERRORS as error:
+            raise BrokerError("Lost the trace queue", on=self._queue, why=str(error) or repr(error)) from error
+
+    def wake(self) -> None:
+        """Have a waiting `batch` return at once."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Close the connection; what was not acknowledged goes back to the queue."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._closed_because = self._closed_because or AMQPError("closed by us")
+            await connection.close()
+
+    def _on_close(self, _: Any, error: BaseException | None) -> None:
+        self._closed_because = self._closed_because or error or AMQPError("the connection was closed")
+        self._wake.set()
+
+    def _on_cancel(self, *_: Any) -> None:
+        self._closed_because = self._closed_because or AMQPError(
+            "the broker cancelled the consumer: the queue was deleted"
+        )
+        self._wake.set()
+
+
+async def _never(_: Any) -> None:
+    """The callback that aiormq wants; contents are taken out of the stream before aiormq sees them."""
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__

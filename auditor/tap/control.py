@@ -1,0 +1,77 @@
+"""The second connection: everything that is not consuming. Topology, canaries, inspections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from aio_pika.abc import AbstractChannel
+from aio_pika.connection import Connection
+from aiormq.exceptions import ChannelAccessRefused
+
+from auditor.errors import BrokerError
+from auditor.tap.canary import Canary, Sighting
+from auditor.tap.connection import Endpoint, connect
+from auditor.tap.inspection import Inspector
+from auditor.tap.topology import (
+    broker_version,
+    declare_canary_exchange,
+    declare_trace_queue,
+)
+
+LIMIT = 10.0  # seconds that one canary or one inspection may take
+_POLL = 0.1  # seconds between two looks into a queue
+
+
+class Control:
+    """An open control connection, made by `open`. Whatever it is asked raises CONNECTION_ERRORS once it is gone."""
+
+    def __init__(self, connection: Connection, channel: AbstractChannel) -> None:
+        self._connection = connection
+        self._channel = channel
+        self.version = broker_version(connection)
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, name: str) -> Control:
+        """Connect; BrokerError says why it failed."""
+        connection = await connect(endpoint, name)
+        channel = connection.channel(publisher_confirms=False)
+        await channel.initialize(timeout=LIMIT)
+        return cls(connection, channel)
+
+    async def declare(self, canary_exchange: str, queue: str, keys: Sequence[str], max_bytes: int) -> bool:
+        """Make sure of the canaries' exchange and the trace queue; True when the queue had to be made."""
+        await declare_canary_exchange(self._channel, canary_exchange)
+        return await declare_trace_queue(self._connection, queue, keys, max_bytes)
+
+    async def send(self, canary: Canary, sighting: Sighting) -> None:
+        """Publish a canary; TimeoutError when the broker takes no publishes."""
+        await canary.publish(self._channel, sighting, LIMIT)
+
+    def inspector(self) -> Inspector:
+        """Return one that looks at queues; two jobs that do so at one time want one each."""
+        return Inspector(self._connection, LIMIT)
+
+    async def take_one(self, queue: str, seconds: float) -> bool:
+        """Take a message out of a queue, waiting so long for one; for a queue of our own making only."""
+        source = await self._channel.get_queue(queue, ensure=False)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                if await source.get(no_ack=True, fail=False) is not None:
+                    return True
+            except ChannelAccessRefused as error:
+                raise BrokerError("Could not read the trace queue", on=queue, why=str(error)) from error
+            await asyncio.sleep(_POLL)
+        return False
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete a queue of our own making."""
+        channel = self._connection.channel()
+        await channel.initialize(timeout=LIMIT)
+        await channel.queue_delete(queue)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._connection.close()

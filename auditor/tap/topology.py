@@ -1,0 +1,114 @@
+"""What the auditor declares on the broker: the trace queue, its bindings, and the exchange of the canaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from auditor.errors import BrokerError
+
+TRACE_EXCHANGE = "amq.rabbitmq.trace"
+
+
+def broker_version(connection: AbstractConnection) -> str:
+    """Return the version that the broker announced when the connection was opened, such as "3.10.8"."""
+    transport = getattr(connection, "transport", None)
+    assert transport is not None, "the connection is not open"
+    version = transport.connection.server_properties.get("version", "")
+    return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def queue_arguments(version: str, max_bytes: int) -> dict[str, Any]:
+    """Return the arguments of the trace queue for a broker of this version.
+
+    A quorum queue, because a durable classic one loses trace messages at a restart: they are not persistent.
+    `drop-head`, because `reject-publish` does not bound it: the firehose publishes without confirms.
+    """
+    arguments: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-max-length-bytes": max_bytes,
+        "x-overflow": "drop-head",
+    }
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) >= 4:
+        # from 4.0 on, twenty crashes of the auditor would discard what was prefetched; before it, -1 discards at the
+        # first
+        arguments["x-delivery-limit"] = -1
+    return arguments
+
+
+async def declare_trace_queue(
+    connection: AbstractConnection, queue: str, binding_keys: Iterable[str], max_bytes: int
+) -> bool:
+    """Make sure that the trace queue is there and bound; True when it had to be made.
+
+    BrokerError names the permission that is missing, with the command that grants it.
+    """
+    version = broker_version(connection)
+    try:
+        made = not await _exists(connection, queue)
+        async with connection.channel() as channel:
+            if made:
+                declared = await channel.declare_queue(
+                    queue, durable=True, arguments=queue_arguments(version, max_bytes)
+                )
+            else:
+                # declared passively: an operator may have made it with other bounds, by arguments or by policy
+                declared = await channel.declare_queue(queue, passive=True)
+            for key in binding_keys:
+                await declared.bind(TRACE_EXCHANGE, key)
+    except ChannelAccessRefused as error:
+        raise _refused("set up the trace queue", queue, error) from error
+    except ChannelPreconditionFailed as error:
+        raise BrokerError(
+            "Could not set up the trace queue",
+            on=queue,
+            why=str(error),
+            hint="Delete that queue, or set tap.queue to another name.",
+        ) from error
+    return made
+
+
+async def _exists(connection: AbstractConnection, queue: str) -> bool:
+    channel = connection.channel()
+    try:
+        await channel.initialize()
+        await channel.declare_queue(queue, passive=True)
+    except ChannelNotFoundEntity:
+        return False
+    finally:
+        if not channel.is_closed:
+            await channel.close()
+    return True
+
+
+async def declare_canary_exchange(channel: AbstractChannel, exchange: str) -> None:
+    """Make sure that the canaries' exchange is there. It has no queues: a canary lives in its trace event only."""
+    try:
+        await channel.declare_exchange(exchange, aio_pika.ExchangeType.FANOUT, durable=False, auto_delete=False)
+    except ChannelAccessRefused as error:
+        raise _refused("set up the exchange of the canaries", exchange, error) from error
+
+
+def permissions(queue: str, exchange: str) -> tuple[str, str, str]:
+    """Return the least permissions as regular expressions: configure, write, read."""
+    own = f"^({_quoted(queue)}|{_quoted(exchange)})$"
+    return own, own, f"^({_quoted(queue)}|amq\\.rabbitmq\\.trace)$"
+
+
+def _quoted(name: str) -> str:
+    return re.sub(r"[\\.+*?^$|(){}\[\]]", r"\\\g<0>", name)
+
+
+def _refused(what: str, on: str, error: ChannelAccessRefused) -> BrokerError:
+    return BrokerError(
+        f"Could not {what}",
+        on=on,
+        why=str(error),
+        hint="`auditor check` prints the rabbitmqctl command that grants the permissions.",
+    )
