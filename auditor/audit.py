@@ -1,0 +1,286 @@
+"""The audit of one vhost: contents in, the ledger's rows out.
+
+All of it runs on the audit thread, which alone owns matcher and ledger, step by step; the event loop hands in plain
+values and gets plain values back. One step is
+
+    decode -> match -> judge -> commit, all of it in one transaction
+
+and only when it has returned may the contents be acknowledged. A commit that fails is kept and tried again (`flush`);
+no step is taken before it is through, so that matcher and ledger never differ.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from itertools import count
+from typing import NamedTuple
+
+from auditor import __version__
+from auditor.core.changes import StoredHop
+from auditor.core.events import Published
+from auditor.core.flows import FlowTable
+from auditor.core.gaps import Gap, GapReason, Gaps
+from auditor.core.judge import Inspection
+from auditor.core.matcher import Matcher
+from auditor.core.seen import Seen
+from auditor.core.watermark import Watermark
+from auditor.ledger.writer import Digests, GapRow, Ledger, Status, Undecodable
+from auditor.tap import decode
+from auditor.tap.canary import Canary, Sighting
+from auditor.tap.digest import digest
+from auditor.tap.wire import Content
+
+log = logging.getLogger(__name__)
+
+_OVERTAKE_MARGIN = 3  # canary intervals; publishes of several channels may reach a queue in another order than us
+_MAX_HEADER = 64 * 1024  # bytes kept of an undecodable event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The times an audit keeps, in microseconds."""
+
+    canary_interval: int
+    orphan_wait: int
+    reinspect: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was seen of a vhost since its ledger began; for the `status` table."""
+
+    published: int = 0
+    delivered: int = 0
+    undecodable: int = 0
+    orphans: int = 0
+    last_event_at: int | None = None
+
+
+class Ids:
+    """Hands out the ids of new rows, counting on from the ledger's highest; shared by all vhosts."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.message = count(ledger.next_message_id).__next__
+        self.orphan = count(ledger.next_orphan_id).__next__
+        self.gap = count(ledger.next_gap_id).__next__
+
+
+class Notice(NamedTuple):
+    """The tap found that events may be missing."""
+
+    reason: GapReason
+    at: int
+
+
+class Connection(NamedTuple):
+    """How things stand with the broker; for the `status` table only."""
+
+    connected: bool
+    broker: str = ""  # its version
+    problem: str | None = None  # in words, for people
+    queue_depth: int | None = None  # events that wait in the trace queue, at the last look
+
+
+class Step(NamedTuple):
+    """What one step takes in."""
+
+    contents: Sequence[Content]
+    sent: Sequence[Sighting]
+    inspections: Sequence[Inspection]
+    notices: Sequence[Notice]
+    connection: Connection
+    now: int
+
+
+class Outcome(NamedTuple):
+    """What the event loop needs to know of a step."""
+
+    inspect: list[str]  # queues to look at
+    watermark: int | None
+    silent_since: int | None  # when the oldest canary that is still out was published
+    gap: Gap | None  # the gap that lasts
+
+
+class VhostAudit:
+    """See the module's text. Not to be touched from two threads."""
+
+    def __init__(
+        self,
+        vhost: str,
+        *,
+        ledger: Ledger,
+        ids: Ids,
+        flows: FlowTable,
+        canary: Canary,
+        pace: Pace,
+        window: int,
+        now: int,
+    ) -> None:
+        """Take up where the ledger stands.
+
+        `window` is how many of the newest events are recognised when they come again; `now` is the time of this start.
+        """
+        self._vhost = vhost
+        self._ledger = ledger
+        self._ids = ids
+        self._canary = canary
+        known = ledger.status(vhost)
+        self._watermark = Watermark(2 * pace.canary_interval, known.watermark if known else None)
+        self._matcher = Matcher(
+            vhost,
+            flows,
+            recall=self._recall,
+            new_message=ids.message,
+            new_orphan=ids.orphan,
+            orphan_wait=pace.orphan_wait,
+            reinspect=pace.reinspect,
+            overtake_margin=_OVERTAKE_MARGIN * pace.canary_interval,
+        )
+        self._totals = Totals()
+        if known is not None:
+            self._totals = Totals(
+                known.published, known.delivered, known.undecodable, known.orphans, known.last_event_at
+            )
+        self._window = window
+        self._seen = Seen(window, ledger.seen(vhost))
+        self._gaps = Gaps()
+        self._first = known is None
+        self._restore(pace, now)
+        self._pending: Callable[[], None] | None = None
+
+    def _restore(self, pace: Pace, now: int) -> None:
+        hops = list(self._ledger.open_hops(self._vhost))
+        seen_until = self._watermark.at or 0
+        self._matcher.restore(hops, self._ledger.recent_orphans(self._vhost, since=seen_until - pace.orphan_wait))
+        oldest = min((hop.published_at for hop in hops), default=seen_until)
+        for row in self._ledger.gaps(self._vhost, since=oldest):
+            gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at)
+            if gap.to_at is None:
+                self._gaps = Gaps(gap)
+            else:
+                self._matcher.judge.gap(gap)
+
+    def step(self, step: Step) -> Outcome:
+        """Take one step; LedgerError when it could not be committed: call `flush` until it can."""
+        assert self._pending is None, "the last step is not committed"
+        gaps: dict[int, Gap] = {}
+        if self._first:
+            self._first = False
+            self._notice(Notice(GapReason.FIRST_START, step.now), gaps)
+        for notice in step.notices:
+            self._notice(notice, gaps)
+        if not step.connection.connected:
+            self._watermark.forget()
+            self._seen.reconnect()
+        for sighting in step.sent:
+            self._watermark.sent(*sighting)
+        for inspection in step.inspections:
+            self._matcher.judge.inspected(inspection)
+        digests: list[bytes] = []
+        undecodable = self._take_in(step.contents, gaps, digests)
+        horizon = self._watermark.horizon
+        inspect = self._matcher.judge.due(horizon) if horizon is not None else []
+        changes = self._matcher.take()
+        self._totals.orphans += len(changes.orphans) - len(changes.adopted)
+        self._totals.undecodable += len(undecodable)
+        if step.contents:
+            self._totals.last_event_at = step.contents[-1].received_at
+        self._seen.add(digests)
+        self._pending = partial(
+            self._ledger.commit,
+            changes,
+            status=self._status(step),
+            undecodable=undecodable,
+            gaps=[GapRow(gap.id, self._vhost, gap.reason, gap.from_at, gap.to_at) for gap in gaps.values()],
+            digests=Digests(b"".join(digests), self._window) if digests else None,
+        )
+        self.flush()
+        return Outcome(inspect, self._watermark.at, self._watermark.silent_since(), self._gaps.open)
+
+    def flush(self) -> None:
+        """Commit what the last step could not; LedgerError when it still cannot be."""
+        if self._pending is not None:
+            self._pending()
+            self._pending = None
+
+    def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap], digests: list[bytes]) -> list[Undecodable]:
+        undecodable = []
+        for content in contents:
+            mark = digest(content)
+            if content.redelivered and self._seen.again(mark):
+                continue
+            digests.append(mark)
+            event = decode.decode(content)
+            if isinstance(event, decode.Undecodable):
+                undecodable.append(self._kept(content, event.cause))
+                continue
+            sighting = self._canary.sight(event)
+            if sighting is not None:
+                self._sighted(sighting, gaps)
+                continue
+            try:
+                self._matcher.see(event)
+            except Exception as error:
+                # a bug of ours that one event lays bare must not become a crash at every start: it is kept, and said
+                log.exception("An event could not be matched", extra={"vhost": self._vhost})
+                undecodable.append(self._kept(content, f"could not be matched: {type(error).__name__}: {error}"))
+                continue
+            if isinstance(event, Published):
+                self._totals.published += 1
+            else:
+                self._totals.delivered += 1
+        return undecodable
+
+    def _sighted(self, sighting: Sighting, gaps: dict[int, Gap]) -> None:
+        self._watermark.returned(*sighting)
+        assert self._watermark.at is not None
+        self._matcher.advance(self._watermark.at)
+        gap = self._gaps.sighted(sighting.at)
+        if gap is not None:
+            gaps[gap.id] = gap
+            if gap.to_at is not None:
+                self._matcher.judge.gap(gap)
+
+    def _notice(self, notice: Notice, gaps: dict[int, Gap]) -> None:
+        lasting = self._gaps.open
+        id = lasting.id if lasting is not None else self._ids.gap()
+        gap = self._gaps.notice(notice.reason, notice.at, self._watermark.at, id)
+        gaps[gap.id] = gap
+
+    def _kept(self, content: Content, cause: str) -> Undecodable:
+        return Undecodable(
+            self._vhost,
+            content.routing_key.decode("utf-8", "backslashreplace"),
+            cause,
+            content.properties[:_MAX_HEADER],
+            len(content.body),
+            blake2b(content.body, digest_size=16).digest(),
+            content.received_at,
+        )
+
+    def _status(self, step: Step) -> Status:
+        return Status(
+            vhost=self._vhost,
+            connected=step.connection.connected,
+            watermark=self._watermark.at,
+            last_event_at=self._totals.last_event_at,
+            updated_at=step.now,
+            queue_depth=step.connection.queue_depth,
+            open_hops=self._matcher.open_hops,
+            published=self._totals.published,
+            delivered=self._totals.delivered,
+            undecodable=self._totals.undecodable,
+            orphans=self._totals.orphans,
+            pid=os.getpid(),
+            version=__version__,
+            broker=step.connection.broker,
+            problem=step.connection.problem,
+        )
+
+    def _recall(self, identity: int, queue: str) -> list[StoredHop]:
+        return self._ledger.recall(self._vhost, identity, queue)

@@ -1,0 +1,170 @@
+"""The commands that read the ledger: lost, order, message, hops, status. They need neither daemon nor broker."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from auditor.cli.output import Format, Since, formats, show, span
+from auditor.core.hops import AGAINST, Reason, State
+from auditor.ledger.queries import Reader
+from auditor.settings import load
+
+_HOP = ("published", "age_seconds", "order_id", "message_id", "flow", "queue", "state", "reason")
+_TIMELINE = ("time", "event", "stage", "sender", "exchange", "queue", "state", "reason", "wait_seconds", "message_id")
+_DELIVERY = ("received", "queue", "attempt", "wait_seconds", "redelivered", "consumer_user", "consumer_connection")
+_BAD_NEWS = 1
+_STALE = 10.0  # seconds; the daemon renews its status every second
+
+Command = Callable[..., None]
+
+
+def reads_ledger(command: Command) -> Command:
+    """Add `--ledger` and `--config`; the command is called with an open Reader first."""
+
+    @click.option("--ledger", type=click.Path(path_type=Path), help="Ledger file.  [default: that of the settings]")
+    @click.option("--config", type=click.Path(path_type=Path), help="Settings file, to find the ledger.")
+    @functools.wraps(command)
+    def with_reader(ledger: Path | None, config: Path | None, **options: Any) -> None:
+        # with --ledger the settings are not read: they may hold a password that this user may not see
+        with Reader.open(ledger if ledger is not None else load(config).ledger.path) as reader:
+            command(reader, **options)
+
+    return with_reader
+
+
+def filters(states: list[State]) -> Callable[[Command], Command]:
+    """Add the filters that `lost` and `hops` share."""
+    options = (
+        click.option("--since", type=Since(), help="Published since: an age (2h, 7d) or an ISO 8601 time (UTC)."),
+        click.option("--flow", metavar="NAME", help="Of this flow."),
+        click.option("--queue", metavar="NAME", help="To this queue."),
+        click.option("--order", metavar="ID", help="Of this order."),
+        click.option("--state", type=click.Choice([state.value for state in states]), help="In this state."),
+        click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="For this reason."),
+        click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.command()
+@filters(sorted(AGAINST))
+@click.option("--fail", is_flag=True, help="Exit with 1 if there is any: for scripts and cron.")
+@formats
+@reads_ledger
+def lost(reader: Reader, *, fail: bool, output: Format, limit: int, **chosen: Any) -> None:
+    """Show what was published and not delivered: every hop that is stuck, lost, dead-lettered or unroutable.
+
+    Newest first. The reason says what the claim rests on.
+
+    \b
+    auditor lost --since 1d --flow 'crm->mes'
+    auditor lost --order A-1047 --json
+    """
+    rows = reader.lost(limit=limit, **chosen)
+    show(rows, _HOP, output)
+    if not rows:
+        click.echo("No hop is stuck, lost, dead-lettered or unroutable.", err=True)
+    elif len(rows) == limit and (total := reader.count_lost(**chosen)) > limit:
+        click.echo(f"Shown: the newest {limit} of {total}. See --limit.", err=True)
+    if rows and fail:
+        sys.exit(_BAD_NEWS)
+
+
+@click.command()
+@filters(list(State))
+@formats
+@reads_ledger
+def hops(reader: Reader, *, output: Format, limit: int, **chosen: Any) -> None:
+    """Show hops, each a message on its way to one queue, newest first, whatever their state."""
+    rows = reader.hops(limit=limit, **chosen)
+    show(rows, (*_HOP, "wait_seconds", "attempts"), output)
+    if not rows:
+        click.echo("No such hop.", err=True)
+
+
+@click.command()
+@click.argument("order_id")
+@formats
+@reads_ledger
+def order(reader: Reader, *, order_id: str, output: Format) -> None:
+    """Show the story of an order: its stages, messages, deliveries and verdicts, and how long each waited."""
+    rows = reader.order(order_id)
+    show(rows, _TIMELINE, output)
+    if not rows:
+        click.echo(f"The ledger has nothing of order {order_id}.", err=True)
+        sys.exit(_BAD_NEWS)
+
+
+@click.command()
+@click.argument("message_id")
+@formats
+@reads_ledger
+def message(reader: Reader, *, message_id: str, output: Format) -> None:
+    """Show everything known of a message: where it was published, each hop, each delivery."""
+    rows = reader.message(message_id)
+    show(rows, (*_HOP, "attempts", "exchange", "routing_key", "publisher_user"), output)
+    if not rows:
+        click.echo(f"The ledger has no message {message_id}.", err=True)
+        sys.exit(_BAD_NEWS)
+    deliveries = [delivery for row in rows for delivery in row["deliveries"]]
+    if output == "table" and deliveries:
+        click.echo()
+        show(deliveries, _DELIVERY, output)
+
+
+@click.command()
+@formats
+@reads_ledger
+def status(reader: Reader, *, output: Format) -> None:
+    """Show how the audit stands: connected, how far it has seen, what is open, which time was not audited."""
+    rows = [_aged(row) for row in reader.status()]
+    if output != "table":
+        show(rows, (), output)
+        return
+    for row in rows:
+        _tell(row)
+    if not rows:
+        click.echo("The ledger is there, but no auditor has written to it yet.", err=True)
+    gaps = reader.gaps(limit=5)
+    if gaps:
+        click.echo("\nNot audited (the newest 5 gaps):")
+        show(gaps, ("vhost", "reason", "began", "ended", "seconds"), output)
+    click.echo(f"\nLedger: {reader.size() / 1_000_000:,.1f} MB")
+
+
+def _aged(row: dict[str, Any]) -> dict[str, Any]:
+    now = time.time()
+    age = now - row["updated_at"] / 1e6
+    lag = None if row["watermark"] is None else now - row["watermark"] / 1e6
+    return {**row, "running": age < _STALE, "age_seconds": age, "lag_seconds": lag}
+
+
+def _tell(row: dict[str, Any]) -> None:
+    if not row["running"]:
+        at_work = f"no auditor is at work (last sign {span(row['age_seconds'])} ago)"
+    elif row["connected"]:
+        at_work = f"reading the firehose of RabbitMQ {row['broker']}"
+    else:
+        at_work = "running, but not connected to the broker"
+    seen = "nothing was seen yet" if row["lag_seconds"] is None else f"seen until {span(row['lag_seconds'])} ago"
+    click.echo(f"vhost {row['vhost']}: {at_work}")
+    if row["problem"]:
+        click.echo(f"  problem      {row['problem']}")
+    click.echo(f"  watermark    {seen}")
+    click.echo(f"  open hops    {row['open_hops']:,}")
+    click.echo(f"  events       {row['published']:,} published, {row['delivered']:,} delivered")
+    click.echo(f"  orphans      {row['orphans']:,} deliveries without a known publish")
+    click.echo(f"  undecodable  {row['undecodable']:,} events")

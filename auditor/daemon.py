@@ -1,0 +1,181 @@
+"""The daemon: the one place that knows everyone. It puts the rooms together, in order, and takes them apart in
+reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import time
+from functools import partial
+
+from auditor import __version__, tls
+from auditor.audit import Ids, Pace, VhostAudit
+from auditor.core.flows import FlowTable
+from auditor.errors import LedgerError
+from auditor.flows import binding_keys, flow_table
+from auditor.ledger.retention import prune
+from auditor.ledger.writer import Ledger
+from auditor.settings import Settings, microseconds
+from auditor.tap.canary import Canary
+from auditor.tap.connection import Endpoint
+from auditor.tap.management import Management
+from auditor.thread import AuditThread
+from auditor.watch import Watch, WatchSettings
+
+log = logging.getLogger(__name__)
+
+_COLLECT_AFTER = 50_000  # objects more than at the last collection
+
+
+async def run(settings: Settings) -> None:
+    """Audit until SIGTERM or SIGINT; a broker that is away is waited for, a ledger that cannot be opened is not.
+
+    LedgerError says why the ledger cannot be opened.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tame_collector()
+    with AuditThread() as thread:
+        ledger = await thread.run(lambda: Ledger.open(settings.ledger.path))
+        log.info("Auditor %s started", __version__, extra={"ledger": str(settings.ledger.path)})
+        try:
+            await _watch_all(settings, ledger, thread, stopping)
+        finally:
+            await thread.run(ledger.close)
+            log.info("Auditor stopped")
+
+
+def tame_collector() -> None:
+    """Have Python look for garbage in cycles seldom, and not among what stays anyway.
+
+    Events and hops make no cycles, but with the usual 700 objects each batch would set off many searches, some of them
+    through every open hop: a tenth of the CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 10, 100)
+
+
+async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, stopping: asyncio.Event) -> None:
+    flows = flow_table(settings)
+    ids = await thread.run(lambda: Ids(ledger))
+    watches = [await _watch(settings, vhost, flows, ledger, ids, thread) for vhost in settings.broker.vhosts]
+    tasks = [asyncio.create_task(watch.run(), name=f"watch {watch.vhost}") for watch in watches]
+    pruning = asyncio.create_task(_prune(settings, ledger, thread), name="prune")
+    stop = asyncio.create_task(stopping.wait(), name="stop")
+    try:
+        # a watch ends by itself only by a bug, and then the whole daemon must: half an audit is none
+        await asyncio.wait([*tasks, pruning, stop], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        pruning.cancel()
+        stop.cancel()
+        for watch in watches:
+            watch.stop()
+        results = await asyncio.gather(*tasks, pruning, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def _watch(
+    settings: Settings, vhost: str, flows: FlowTable, ledger: Ledger, ids: Ids, thread: AuditThread
+) -> Watch:
+    tap = settings.tap
+    canary = Canary(exchange=tap.canary_exchange, auditor=tap.queue, user=settings.broker.user)
+    pace = Pace(
+        canary_interval=microseconds(tap.canary_interval),
+        orphan_wait=microseconds(settings.audit.orphan_wait),
+        reinspect=microseconds(settings.audit.reinspect),
+    )
+    now = time.time_ns() // 1000
+    make = partial(
+        VhostAudit,
+        vhost,
+        ledger=ledger,
+        ids=ids,
+        flows=flows,
+        canary=canary,
+        pace=pace,
+        # as many as can be without acknowledgement, and as many again: a second crash may come before all of them are
+        window=2 * tap.prefetch,
+        now=now,
+    )
+    return Watch(
+        endpoint(settings, vhost),
+        WatchSettings(
+            queue=tap.queue,
+            binding_keys=trace_keys(settings),
+            max_bytes=tap.max_bytes,
+            prefetch=tap.prefetch,
+            max_buffered=tap.max_buffered_bytes,
+            batch_events=tap.batch_events,
+            batch_linger=tap.batch_linger,
+            canary_interval=tap.canary_interval,
+            canary_timeout=tap.canary_timeout,
+            reconnect_min=tap.reconnect_min,
+            reconnect_max=tap.reconnect_max,
+            enable_firehose=tap.enable_firehose,
+        ),
+        canary=canary,
+        audit=await thread.run(make),
+        management=management(settings),
+        thread=thread,
+    )
+
+
+def endpoint(settings: Settings, vhost: str) -> Endpoint:
+    """Return where and as whom to connect."""
+    broker = settings.broker
+    return Endpoint(
+        host=broker.address.host,
+        port=broker.address.port,
+        vhost=vhost,
+        user=broker.user,
+        password=broker.password.get_secret_value(),
+        tls=tls.context(broker.ca_file, broker.cert_file, broker.key_file) if broker.address.tls else None,
+        heartbeat=round(broker.heartbeat),
+        timeout=broker.connect_timeout,
+    )
+
+
+def management(settings: Settings) -> Management | None:
+    """Return the management API to ask, if one is set."""
+    broker = settings.broker
+    url = broker.management.url
+    if not url:
+        return None
+    return Management(
+        url=url,
+        user=broker.management_user,
+        password=broker.management_password.get_secret_value(),
+        tls=tls.context(broker.management.ca_file) if url.startswith("https:") else None,
+    )
+
+
+def trace_keys(settings: Settings) -> list[str]:
+    """Return the binding keys of the trace queue: what the flows need, and the canaries."""
+    keys = binding_keys(settings)
+    canaries = f"publish.{settings.tap.canary_exchange}"
+    return keys if {"#", "publish.#", canaries} & set(keys) else [*keys, canaries]
+
+
+async def _prune(settings: Settings, ledger: Ledger, thread: AuditThread) -> None:
+    """Keep the ledger to its age, a chunk at a time, so that batches are committed in between."""
+    while True:
+        await asyncio.sleep(settings.ledger.prune_interval)
+        now = time.time_ns() // 1000
+        call = partial(
+            prune,
+            ledger,
+            healthy_before=now - microseconds(settings.ledger.keep_healthy),
+            verdicts_before=now - microseconds(settings.ledger.keep_verdicts),
+        )
+        try:
+            while await thread.run(call):
+                pass
+        except LedgerError as error:  # a full disk, say: batches fail by the same cause, and say so
+            log.warning("Could not prune the ledger", extra={"why": str(error)})

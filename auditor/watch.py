@@ -1,0 +1,284 @@
+"""The watch over one vhost: keeps the tap, the canaries and the inspections going, for ever.
+
+Everything here runs on the event loop and waits; everything that decides runs in `auditor.audit`, on the audit thread.
+A session lasts as long as its two connections: one that only consumes, and one for canaries and inspections. When
+either goes, both are given up and a new session begins, after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from auditor.audit import Connection, Notice, Outcome, Step, VhostAudit
+from auditor.core.gaps import GapReason
+from auditor.core.judge import Inspection
+from auditor.errors import AuditorError, BrokerError, LedgerError
+from auditor.tap.canary import Canary, Sighting
+from auditor.tap.connection import CONNECTION_ERRORS, Endpoint
+from auditor.tap.consumer import Tap
+from auditor.tap.control import Control
+from auditor.tap.inspection import Inspector
+from auditor.tap.management import Management
+from auditor.tap.wire import Content
+from auditor.thread import AuditThread
+
+log = logging.getLogger(__name__)
+
+_LEDGER_PAUSE = 1.0  # seconds between attempts to commit what the ledger refused
+_IDLE = 1.0  # seconds without an event after which a step is taken all the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """What a watch is told; spans of time in seconds."""
+
+    queue: str
+    binding_keys: Sequence[str]
+    max_bytes: int
+    prefetch: int
+    max_buffered: int
+    batch_events: int
+    batch_linger: float
+    canary_interval: float
+    canary_timeout: float
+    reconnect_min: float
+    reconnect_max: float
+    enable_firehose: bool
+
+
+class Watch:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: WatchSettings,
+        *,
+        canary: Canary,
+        audit: VhostAudit,
+        management: Management | None,
+        thread: AuditThread,
+    ) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._canary = canary
+        self._audit = audit
+        self._management = management
+        self._thread = thread
+        self._stopping = asyncio.Event()
+        self._tap: Tap | None = None
+        self._next_canary = 1
+        self._to_inspect: asyncio.Queue[str] = (
+            asyncio.Queue()
+        )  # each queue stands in it once: the judge waits for the answer
+        self._problem: str | None = None
+        self._broker = ""
+        self._queue_depth: int | None = None
+        # gathered for the next step:
+        self._sent: list[Sighting] = []
+        self._inspections: list[Inspection] = []
+        self._notices: list[Notice] = []
+
+    @property
+    def vhost(self) -> str:
+        """The vhost that is watched."""
+        return self._endpoint.vhost
+
+    def stop(self) -> None:
+        """Have `run` return once the batch in hand is committed and acknowledged."""
+        self._stopping.set()
+        if self._tap is not None:
+            self._tap.wake()
+
+    async def run(self) -> None:
+        """Watch until `stop` is called."""
+        pause = self._settings.reconnect_min
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                await self._session()
+            except AuditorError as error:
+                self._report(error)
+            except CONNECTION_ERRORS as error:
+                self._report(BrokerError("Lost the broker", on=str(self._endpoint), why=str(error) or repr(error)))
+            if self._stopping.is_set():
+                break
+            await self._step([], connected=False)
+            if time.monotonic() - began > self._settings.reconnect_max:
+                pause = self._settings.reconnect_min
+            await self._rest(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, self._settings.reconnect_max)
+        await self._step([], connected=False)
+
+    async def _session(self) -> None:
+        settings = self._settings
+        async with aclosing(await Control.open(self._endpoint, f"auditor control {settings.queue}")) as control:
+            self._broker = control.version
+            if await control.declare(self._canary.exchange, settings.queue, settings.binding_keys, settings.max_bytes):
+                self._notice(GapReason.QUEUE_GONE)
+            await self._look_at_firehose()
+            tap = Tap(self._endpoint, settings.queue, prefetch=settings.prefetch, max_buffered=settings.max_buffered)
+            await tap.open()
+            self._tap = tap
+            try:
+                self._connected()
+                await _first_to_end(
+                    self._read(tap, control.inspector()),
+                    self._send_canaries(control),
+                    self._inspect(control.inspector()),
+                )
+            finally:
+                self._tap = None
+                await tap.close()
+
+    # the three things that go on during a session
+
+    async def _read(self, tap: Tap, inspector: Inspector) -> None:
+        settings = self._settings
+        looked_at = time.monotonic()
+        while not self._stopping.is_set():
+            contents = await tap.batch(settings.batch_events, settings.batch_linger, _IDLE)
+            outcome = await self._step(contents, connected=True)
+            if outcome is None:
+                return
+            if contents:
+                await tap.acknowledge(contents[-1])
+            for queue in outcome.inspect:
+                self._to_inspect.put_nowait(queue)
+            if _now() - (outcome.silent_since or _now()) < settings.canary_timeout * 1e6:
+                if outcome.gap is None:
+                    self._mended()
+            elif time.monotonic() - looked_at > settings.canary_timeout:
+                looked_at = time.monotonic()
+                await self._explain_silence(inspector)
+
+    async def _send_canaries(self, control: Control) -> None:
+        while True:
+            sighting = Sighting(self._next_canary, _now())
+            self._next_canary += 1
+            try:
+                await control.send(self._canary, sighting)
+                self._sent.append(sighting)
+            except TimeoutError:
+                self._say("The broker takes no publishes (memory or disk alarm?): no verdicts until it does")
+            await asyncio.sleep(self._settings.canary_interval)
+
+    async def _inspect(self, inspector: Inspector) -> None:
+        while True:
+            found = await inspector.inspect(await self._to_inspect.get())
+            self._inspections.append(found)  # not in one line with the await: a step replaces the list meanwhile
+
+    # the firehose
+
+    async def _look_at_firehose(self) -> None:
+        """Turn the firehose on if the management API says that it is off."""
+        if self._management is None:
+            return
+        vhost = self._endpoint.vhost
+        try:
+            if await asyncio.to_thread(self._management.firehose_is_on, vhost) is not False:
+                return
+            if not self._settings.enable_firehose:
+                self._notice(GapReason.FIREHOSE_OFF)
+                self._say(f"The firehose is off, and tap.enable_firehose forbids to turn it on: {self._trace_on()}")
+                return
+            await asyncio.to_thread(self._management.turn_firehose_on, vhost)
+        except BrokerError as error:
+            self._report(error)
+            return
+        log.info("The firehose was off: turned it on", extra={"vhost": vhost})
+        self._notice(GapReason.FIREHOSE_OFF)
+
+    async def _explain_silence(self, inspector: Inspector) -> None:
+        """Canaries are out for too long: are we behind, or blind?"""
+        found = await inspector.inspect(self._settings.queue)
+        self._queue_depth = found.ready
+        if found.ready:
+            self._say("Behind: the trace queue holds events that were not read yet; verdicts wait for them")
+            return
+        self._notice(GapReason.BLIND)
+        self._say(
+            f"Blind: no canary comes back, so the firehose is off or not bound. To turn it on: {self._trace_on()}"
+        )
+        await self._look_at_firehose()
+
+    def _trace_on(self) -> str:
+        return f"rabbitmqctl trace_on -p {self._endpoint.vhost}"
+
+    # steps
+
+    async def _step(self, contents: Sequence[Content], *, connected: bool) -> Outcome | None:
+        """Have the audit take a step, however long the ledger refuses it; None when the stop came first."""
+        step = Step(
+            contents,
+            self._sent,
+            self._inspections,
+            self._notices,
+            Connection(connected, self._broker, self._problem, self._queue_depth),
+            _now(),
+        )
+        self._sent, self._inspections, self._notices = [], [], []
+        try:
+            return await self._thread.run(lambda: self._audit.step(step))
+        except LedgerError as error:
+            self._report(error)
+        while not self._stopping.is_set():
+            await self._rest(_LEDGER_PAUSE)
+            try:
+                await self._thread.run(self._audit.flush)
+            except LedgerError as error:
+                self._report(error)
+            else:
+                self._mended()
+                # the outcome is lost with the failed step; the judge asks again for what it did not get
+                return Outcome([], None, None, None)
+        return None
+
+    def _notice(self, reason: GapReason) -> None:
+        self._notices.append(Notice(reason, _now()))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but not beyond a stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    # what is said: once, when it changes
+
+    def _connected(self) -> None:
+        log.info("Reading the firehose", extra={"broker": str(self._endpoint), "version": self._broker})
+
+    def _mended(self) -> None:
+        if self._problem is not None:
+            self._problem = None
+            log.info("All is well again", extra={"vhost": self._endpoint.vhost})
+
+    def _report(self, error: AuditorError) -> None:
+        self._say(str(error))
+
+    def _say(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            log.warning(problem, extra={"vhost": self._endpoint.vhost})
+
+
+async def _first_to_end(*jobs: Awaitable[None]) -> None:
+    """Run jobs side by side until the first of them ends; then end the others, and raise what it raised."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
