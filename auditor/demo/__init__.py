@@ -1,0 +1,1 @@
+"""The demo, and the broker that it and the tests start for themselves."""

@@ -1,0 +1,112 @@
+"""The demo as somebody runs it: the command as a process, on a real broker, with the auditor as its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from auditor.demo.faults import FAULTS
+from auditor.demo.server import Broker
+from auditor.demo.topology import PERMISSIONS
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@contextmanager
+def demo(broker: Broker, folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `auditor demo` on a given broker, with its temporary files in a folder of the test."""
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "auditor.cli", "demo"),
+            *("--broker-url", f"{broker.scheme}://{broker.user}@{broker.host}:{broker.port}"),
+            *("--management-url", broker.management_url),
+            *more,
+        ],
+        env=os.environ | {"AUDITOR_DEMO_PASSWORD": broker.password, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def left_behind(broker: Broker, folder: Path) -> list[str]:
+    """What of a demo is still there: vhosts, users, and processes, which write their logs into its folder."""
+    left = [vhost["name"] for vhost in broker.management.get("vhosts") if "auditor-demo-" in vhost["name"]]
+    left += [user["name"] for user in broker.management.get("users") if user["name"].partition("-")[0] in PERMISSIONS]
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            log = (process / "fd" / "1").readlink()
+            if log.is_relative_to(folder):
+                left.append(f"process {process.name}, {log.name}")
+    return left
+
+
+def test_everything_planned_is_found_and_nothing_else(broker: Broker, tmp_path: Path) -> None:
+    ledger = tmp_path / "found.db"
+    with demo(broker, tmp_path, "--seconds", "4", "--seed", "5", "--json", "--ledger", str(ledger)) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    assert result["planned"] == result["found"] == dict.fromkeys(FAULTS, 1)
+    assert (result["missed"], result["false"], result["differences"], result["in_flight"]) == (0, 0, 0, 0)
+    assert result["orders"] == 20
+    assert result["events"] == result["published"] + result["delivered"]
+    assert (result["seed"], result["broker"], result["ledger"]) == (5, broker.version, str(ledger))
+    assert f"auditor lost --ledger {ledger}" in err
+    assert broker.password not in err + out
+    assert left_behind(broker, tmp_path) == []
+
+    # the ledger is left, and answers
+    lost = subprocess.run(
+        [sys.executable, "-m", "auditor.cli", "lost", "--ledger", str(ledger), "--json"],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=30,
+    )
+    against = [fault for fault in FAULTS.values() if fault.hangs]
+    assert len(lost.stdout.splitlines()) == len(against)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_clears_away(broker: Broker, tmp_path: Path, number: signal.Signals) -> None:
+    facts = tmp_path / "none"
+    with demo(broker, tmp_path, "--seconds", "60") as process:
+        end = time.monotonic() + 60
+        while not facts.exists() or not facts.stat().st_size:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end, "no traffic"
+            facts = next(tmp_path.glob("auditor-demo-*/mes.jsonl"), facts)
+            time.sleep(0.2)
+        assert left_behind(broker, tmp_path) != []
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert left_behind(broker, tmp_path) == []
+
+
+def test_an_auditor_that_dies_fails_the_demo(broker: Broker, tmp_path: Path) -> None:
+    with demo(broker, tmp_path, "--seconds", "60", "--rate", "1") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "the auditor, process " in line:
+                os.kill(int(line.split("process ")[1].split(",")[0]), signal.SIGKILL)
+                break
+        err = process.stderr.read()
+        process.wait(60)
+    assert process.returncode == 1
+    assert "auditor, exit code -9" in err
+    assert left_behind(broker, tmp_path) == []
