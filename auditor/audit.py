@@ -160,10 +160,11 @@ class VhostAudit:
         oldest = min((hop.published_at for hop in hops), default=seen_until)
         for row in self._ledger.gaps(self._vhost, since=oldest):
             gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at)
+            self._matcher.judge.gap(gap)
             if gap.to_at is None:
                 self._gaps = Gaps(gap)
-            else:
-                self._matcher.judge.gap(gap)
+        if seen_until:
+            self._matcher.advance(seen_until)
 
     def step(self, step: Step) -> Outcome:
         """Take one step; LedgerError when it could not be committed: call `flush` until it can."""
@@ -237,20 +238,24 @@ class VhostAudit:
         return undecodable
 
     def _sighted(self, sighting: Sighting, gaps: dict[int, Gap]) -> None:
-        self._watermark.returned(*sighting)
+        before = self._watermark.at
+        if self._watermark.returned(*sighting):
+            proven = self._gaps.missed(before, sighting.at, self._ids.gap)
+            if proven is not None:
+                gaps[proven.id] = proven
+                self._matcher.judge.gap(proven)
         assert self._watermark.at is not None
         self._matcher.advance(self._watermark.at)
         gap = self._gaps.sighted(sighting.at)
         if gap is not None:
             gaps[gap.id] = gap
-            if gap.to_at is not None:
-                self._matcher.judge.gap(gap)
 
     def _notice(self, notice: Notice, gaps: dict[int, Gap]) -> None:
         lasting = self._gaps.open
-        id = lasting.id if lasting is not None else self._ids.gap()
-        gap = self._gaps.notice(notice.reason, notice.at, self._watermark.at, id)
+        gap = self._gaps.notice(notice.reason, notice.at, self._watermark.at, self._ids.gap)
         gaps[gap.id] = gap
+        if gap is not lasting:
+            self._matcher.judge.gap(gap)
 
     def _kept(self, content: Content, cause: str) -> Undecodable:
         return Undecodable(

@@ -164,9 +164,10 @@ class Watch:
             self._next_canary += 1
             try:
                 await control.send(self._canary, sighting)
-                self._sent.append(sighting)
             except TimeoutError:
                 self._say("The broker takes no publishes (memory or disk alarm?): no verdicts until it does")
+            else:
+                self._sent.append(sighting)
             await asyncio.sleep(self._settings.canary_interval)
 
     async def _inspect(self, inspector: Inspector) -> None:

@@ -7,6 +7,7 @@ back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,6 +41,7 @@ class Gap:
     from_at: int | None  # None: since ever
     noticed_at: int
     to_at: int | None = None  # None: it still lasts
+    began: bool = False  # a canary that never came back proves that it did not begin later
 
     def covers(self, from_at: int, to_at: int) -> bool:
         """Whether the gap overlaps a span of time."""
@@ -58,19 +60,29 @@ class Gaps:
         """The gap that still lasts."""
         return self._open
 
-    def notice(self, reason: GapReason, at: int, since: int | None, id: int) -> Gap:
+    def notice(self, reason: GapReason, at: int, since: int | None, new_id: Callable[[], int]) -> Gap:
         """Take in that events may be missing since the last canary that came back (`since`), noticed `at`.
 
         A gap that is open goes on: only canaries that are published from here on can end it. A reason that was unknown
         may be known now.
         """
         if self._open is None:
-            self._open = Gap(id, reason, since, at)
+            self._open = Gap(new_id(), reason, since, at)
         else:
             self._open.noticed_at = at
             if self._open.reason is GapReason.BLIND:
                 self._open.reason = reason
         return self._open
+
+    def missed(self, since: int | None, at: int, new_id: Callable[[], int]) -> Gap | None:
+        """Take in that canaries published between `since` and `at`, both of which came back, did not.
+
+        Returns the gap that this proves; None when it is the beginning of the one that lasts.
+        """
+        if self._open is None:
+            return Gap(new_id(), GapReason.BLIND, since, noticed_at=at, to_at=at)
+        self._open.began = True
+        return None
 
     def sighted(self, at: int) -> Gap | None:
         """Take in that the canary published `at` came back; return the gap if that has changed it."""
@@ -79,7 +91,7 @@ class Gaps:
             return None
         if at < gap.noticed_at:
             # an older one, found in the backlog: the gap began later than was thought
-            if gap.from_at is not None and at > gap.from_at:
+            if not gap.began and gap.from_at is not None and at > gap.from_at:
                 gap.from_at = at
                 return gap
             return None

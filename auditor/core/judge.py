@@ -86,7 +86,7 @@ class Judge:
             self._overtakers.popitem(last=False)
 
     def gap(self, gap: Gap) -> None:
-        """Take in a gap that has ended: nothing is claimed of a hop whose flight it overlaps."""
+        """Take in a gap, once: nothing is claimed of a hop whose flight it overlaps, be it that the gap still lasts."""
         self._gaps = [*self._gaps[-_MAX_GAPS + 1 :], gap]
 
     def inspected(self, inspection: Inspection) -> None:

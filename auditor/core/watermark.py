@@ -33,16 +33,23 @@ class Watermark:
         return None if self._at is None else self._at - self._margin
 
     def sent(self, number: int, at: int) -> None:
-        """Note that a canary was published."""
-        self._outstanding[number] = at
+        """Note that a canary was published; its trace event may have been quicker than this note."""
+        if self._at is None or at > self._at:
+            self._outstanding[number] = at
 
-    def returned(self, number: int, at: int) -> None:
-        """Note that the trace event of a canary was seen; it may be one of an earlier run, found in the backlog."""
+    def returned(self, number: int, at: int) -> bool:
+        """Note that the trace event of a canary was seen; it may be one of an earlier run, found in the backlog.
+
+        True when canaries of this connection that were published before it did not come: the broker keeps the order
+        within a channel, so their trace events are lost, and those of others may be.
+        """
+        self._outstanding.pop(number, None)
+        missing = [other for other, sent_at in self._outstanding.items() if sent_at <= at]
+        for other in missing:
+            del self._outstanding[other]
         if self._at is None or at > self._at:
             self._at = at
-        for earlier in [n for n, sent_at in self._outstanding.items() if sent_at <= at]:
-            del self._outstanding[earlier]
-        self._outstanding.pop(number, None)
+        return bool(missing)
 
     def forget(self) -> None:
         """Give up the canaries that are still out: the connection they went through is gone."""

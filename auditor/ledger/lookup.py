@@ -41,6 +41,9 @@ _MERGE = """INSERT INTO identities (block, key, message)
 
 _NEXT_BLOCK = "SELECT min(block) FROM identities WHERE block > ?"
 
+MAX_RECALLED = 256
+"""Hops that are given back: a heartbeat without an id is the same message a million times."""
+
 
 class Lookup:
     """Finds hops by identity. The newest messages, at most a block, it has in memory."""
@@ -111,14 +114,16 @@ class Lookup:
         return map(_stored, self._conn.execute(_OPEN, (vhost,)))
 
     def recall(self, vhost: str, identity: int, queue: str) -> list[StoredHop]:
-        """Return every stored hop of a message with this identity to this queue, oldest first."""
+        """Return the newest MAX_RECALLED stored hops of messages with this identity to this queue, oldest first."""
         in_blocks = self._conn.execute(_IN_BLOCKS, (self._blocks, identity >> KEY_SHIFT)).fetchall()
-        messages = sorted({*(message for (message,) in in_blocks), *self._newest.get(identity, ())})
-        return [
-            _stored(row)
-            for message in messages
-            for row in self._conn.execute(_RECALL, (message, identity, queue, vhost)).fetchall()
-        ]
+        messages = {*(message for (message,) in in_blocks), *self._newest.get(identity, ())}
+        found: list[StoredHop] = []
+        for message in sorted(messages, reverse=True):
+            rows = self._conn.execute(_RECALL, (message, identity, queue, vhost)).fetchall()
+            found += map(_stored, reversed(rows))
+            if len(found) >= MAX_RECALLED:
+                break
+        return found[::-1]
 
     def recent_orphans(self, vhost: str, since: int) -> list[OrphanRow]:
         """Return the orphans received since then, in order of id."""

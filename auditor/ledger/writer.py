@@ -84,7 +84,7 @@ _HOPS = Insert(
     12,
     # the first delivery is told once, with the batch in which it came
     "ON CONFLICT (message, number) DO UPDATE SET state_id = excluded.state_id, reason_id = excluded.reason_id,"
-    " wait = excluded.wait, attempts = excluded.attempts, judged_at = excluded.judged_at,"
+    " wait = excluded.wait, attempts = excluded.attempts, judged_at = ifnull(excluded.judged_at, judged_at),"
     " consumer_id = ifnull(consumer_id, excluded.consumer_id), redelivered = max(redelivered, excluded.redelivered)",
 )
 _DELIVERIES = Insert(
@@ -219,7 +219,7 @@ class Ledger:
             yield from self._lookup.open_hops(vhost)
 
     def recall(self, vhost: str, identity: int, queue: str) -> list[StoredHop]:
-        """Return every stored hop of a message with this identity to this queue, oldest first."""
+        """Return the newest stored hops (at most 256) of messages with this identity to this queue, oldest first."""
         with self._reading():
             return self._lookup.recall(vhost, identity, queue)
 

@@ -95,7 +95,8 @@ class Tap:
         """Acknowledge this content and all before it."""
         assert self._underlay is not None, "the tap is not open"
         try:
-            await self._underlay.basic_ack(content.delivery_tag, multiple=True, wait=False)
+            # waits until it is written: closing the connection throws away what is not
+            await self._underlay.basic_ack(content.delivery_tag, multiple=True, wait=True)
         except CONNECTION_ERRORS as error:
             raise BrokerError("Lost the trace queue", on=self._queue, why=str(error) or repr(error)) from error
 

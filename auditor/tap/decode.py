@@ -25,6 +25,8 @@ _FIELDS_AT = 6  # behind the flags and the size of the headers
 _PROPERTIES = b"\x0apropertiesF"  # length, name and type of that header
 _MAX_ENVELOPES = 4096  # remembered at a time; routing keys with an order id in them would make it grow for ever
 _MAX_ENVELOPE_SIZE = 1024  # bytes; a usual one has 200
+_MAX_PROPERTIES = 4096  # remembered at a time
+_MAX_PROPERTIES_SIZE = 1024  # bytes; usual ones have 200
 
 _new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
 _size_at = Struct(">L").unpack_from
@@ -51,6 +53,7 @@ class _Envelope(NamedTuple):
 
 
 _known: dict[tuple[bytes, bytes, bytes], _Envelope] = {}
+_newest: dict[bytes, Properties] = {}  # of publishes: mostly their deliveries come soon, with the same bytes
 
 
 def decode(content: Content) -> TraceEvent | Undecodable:
@@ -77,7 +80,15 @@ def _decode(content: Content) -> TraceEvent:
     if envelope is None:
         envelope, begin, stop = _envelope(content, end)
     kind, first, last = envelope
-    return _new(kind, (*first, _properties(data, begin, stop), content.body, *last, content.received_at))
+    fields = data[begin:stop]
+    properties = _newest.get(fields)
+    if properties is None:
+        properties = _properties(fields)
+        if kind is Published and len(fields) <= _MAX_PROPERTIES_SIZE:
+            if len(_newest) >= _MAX_PROPERTIES:
+                _newest.clear()
+            _newest[fields] = properties
+    return _new(kind, (*first, properties, content.body, *last, content.received_at))
 
 
 def _envelope(content: Content, end: int) -> tuple[_Envelope, int, int]:
@@ -159,9 +170,10 @@ _NUMBER_PLACES = {
 }
 
 
-def _properties(data: bytes, at: int, stop: int) -> Properties:
+def _properties(data: bytes) -> Properties:
     """Read the fields of `properties`; what the broker is not known to write there is passed over."""
     values = _UNSET.copy()
+    at, stop = 0, len(data)
     while at < stop:
         value_at = at + 2 + data[at]  # behind the type
         name = data[at + 1 : value_at]

@@ -10,6 +10,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -19,8 +20,13 @@ from urllib.parse import quote
 
 from auditor.errors import BrokerError
 
-_TIMEOUT = 10.0  # seconds
+_TIMEOUT = 20.0  # seconds; deleting a vhost with many queues takes a few
+_MAX_REFUSAL = 500  # bytes of a refusal that are worth showing
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a broker with very many vhosts lists them in a few hundred kilobytes
+
+
+class Missing(BrokerError):
+    """The management API knows no such thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,7 @@ class Management:
 
         Any management tag will do.
         """
-        for entry in self._call("GET", "/api/vhosts", expected=list):
+        for entry in self.call("GET", "vhosts", expected=list):
             if isinstance(entry, dict) and entry.get("name") == vhost:
                 return bool(entry.get("tracing"))
         return None
@@ -48,8 +54,7 @@ class Management:
         The call that the documentation shows wipes description, tags and default queue type, so what is there is sent
         back.
         """
-        path = "/api/vhosts/" + quote(vhost, safe="")
-        present = self._call("GET", path, expected=dict)
+        present = self.call("GET", "vhosts", vhost, expected=dict)
         metadata = {**present.get("metadata", {}), **present}
         body: dict[str, Any] = {"tracing": True}
         if metadata.get("description"):
@@ -58,32 +63,36 @@ class Management:
             body["tags"] = ",".join(metadata["tags"])
         if metadata.get("default_queue_type") not in (None, "", "undefined"):
             body["default_queue_type"] = metadata["default_queue_type"]
-        self._call("PUT", path, body)
+        self.call("PUT", "vhosts", vhost, body=body)
 
     def server_time(self) -> float:
         """Return the broker's clock, seconds since the epoch, to the second."""
-        _, headers = self._ask("GET", "/api/vhosts")
+        _, headers = self._ask("GET", ("vhosts",), None)
         said = headers.get("Date")
         if said is None:
             raise BrokerError("The management API does not tell its time", on=self.url)
         return parsedate_to_datetime(said).timestamp()
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, expected: type[Any] = object) -> Any:
+    def call(self, method: str, *path: str, body: dict[str, Any] | None = None, expected: type[Any] = object) -> Any:
+        """Make one call and return its answer; the parts of the path are quoted here.
+
+        BrokerError when it is refused (Missing, when there is no such thing) or not answered by what was expected.
+        """
         answer = self._ask(method, path, body)[0]
         if not isinstance(answer, expected):
             raise BrokerError(
                 "This is no management API",
                 on=self.url,
-                why=f"{method} {path} was answered by {type(answer).__name__} and not by {expected.__name__}",
+                why=f"{method} /{'/'.join(path)} was answered by {type(answer).__name__}, not {expected.__name__}",
                 hint="Check broker.management.url.",
             )
         return answer
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[Any, Message]:
+    def _ask(self, method: str, path: Sequence[str], body: dict[str, Any] | None) -> tuple[Any, Message]:
         credentials = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         try:
             request = urllib.request.Request(
-                self.url.rstrip("/") + path,
+                "/".join([self.url.rstrip("/"), "api", *(quote(part, safe="") for part in path)]),
                 method=method,
                 data=None if body is None else json.dumps(body).encode(),
                 headers={"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},
@@ -92,11 +101,12 @@ class Management:
                 content = answer.read(_MAX_ANSWER)
             return (json.loads(content) if content else None), answer.headers
         except urllib.error.HTTPError as error:
-            error.close()
-            raise BrokerError(
-                f"The management API refused {method} {path}",
-                on=self.url,
-                why=f"HTTP {error.code} {error.reason}",
+            with error:
+                said = error.read(_MAX_REFUSAL).decode(errors="replace").strip()
+            raise (Missing if error.code == 404 else BrokerError)(
+                f"The management API refused {method} /{'/'.join(path)}",
+                on=f"{self.url} as {self.user}",
+                why=f"HTTP {error.code} {said or error.reason}",
                 hint=_HINTS.get(error.code, "See the broker's log."),
             ) from error
         except (OSError, ValueError, HTTPException) as error:

@@ -36,7 +36,7 @@ def test_every_reason_of_a_gap_is_told_of_a_hop(reason: GapReason) -> None:
 
 def test_it_ends_with_the_first_canary_published_after_it_was_noticed() -> None:
     gaps = Gaps()
-    gap = gaps.notice(GapReason.FIREHOSE_OFF, at=150, since=100, id=1)
+    gap = gaps.notice(GapReason.FIREHOSE_OFF, at=150, since=100, new_id=lambda: 1)
     assert gaps.open is gap
     assert gaps.sighted(100) is None
     assert gaps.sighted(151) is gap
@@ -46,8 +46,8 @@ def test_it_ends_with_the_first_canary_published_after_it_was_noticed() -> None:
 
 def test_noticed_again_it_goes_on_and_only_later_canaries_end_it() -> None:
     gaps = Gaps()
-    gap = gaps.notice(GapReason.BLIND, at=150, since=100, id=1)
-    assert gaps.notice(GapReason.QUEUE_GONE, at=180, since=100, id=2) is gap
+    gap = gaps.notice(GapReason.BLIND, at=150, since=100, new_id=lambda: 1)
+    assert gaps.notice(GapReason.QUEUE_GONE, at=180, since=100, new_id=lambda: 2) is gap
     assert (gap.id, gap.reason) == (1, GapReason.QUEUE_GONE)
     assert gaps.sighted(160) is gap  # moved its beginning, did not end it
     assert gaps.open is gap
@@ -56,10 +56,27 @@ def test_noticed_again_it_goes_on_and_only_later_canaries_end_it() -> None:
     assert gaps.open is None
 
 
+def test_canaries_that_never_came_back_are_a_gap_though_nobody_noticed() -> None:
+    gap = Gaps().missed(100, 130, lambda: 7)
+    assert gap is not None
+    assert (gap.id, gap.from_at, gap.to_at) == (7, 100, 130)
+
+
+def test_a_canary_behind_missing_ones_does_not_move_the_beginning() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, at=150, since=100, new_id=lambda: 1)
+    gaps.sighted(110)
+    assert gaps.missed(110, 130, lambda: 2) is None, "it is the one that lasts"
+    assert gaps.sighted(130) is None
+    assert gap.from_at == 110
+    gaps.sighted(151)
+    assert (gap.from_at, gap.to_at) == (110, 151)
+
+
 def test_a_reason_that_is_known_stays() -> None:
     gaps = Gaps()
-    gap = gaps.notice(GapReason.FIRST_START, at=150, since=None, id=1)
-    gaps.notice(GapReason.BLIND, at=160, since=None, id=2)
+    gap = gaps.notice(GapReason.FIRST_START, at=150, since=None, new_id=lambda: 1)
+    gaps.notice(GapReason.BLIND, at=160, since=None, new_id=lambda: 2)
     assert (gap.reason, gap.from_at) == (GapReason.FIRST_START, None)
 
 

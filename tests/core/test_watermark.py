@@ -49,6 +49,21 @@ def test_a_later_canary_ends_the_wait_for_the_earlier_ones() -> None:
     assert watermark.silent_since() == 30
 
 
+def test_a_canary_that_was_passed_over_is_told() -> None:
+    watermark = Watermark(MARGIN)
+    for number in (1, 2, 3):
+        watermark.sent(number, number * 10)
+    assert not watermark.returned(1, 10)
+    assert watermark.returned(3, 30), "the second one is lost, and who knows what with it"
+
+
+def test_a_canary_whose_trace_event_was_quicker_than_its_note_is_not_waited_for() -> None:
+    watermark = Watermark(MARGIN)
+    assert not watermark.returned(1, 10)
+    watermark.sent(1, 10)
+    assert watermark.silent_since() is None
+
+
 def test_an_older_canary_does_not_end_the_wait_for_a_newer_one() -> None:
     watermark = Watermark(MARGIN)
     watermark.sent(1, 10)
