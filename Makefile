@@ -35,6 +35,14 @@ test: $(READY) rabbitmq ## everything that has to hold: format, lint, types, imp
 	$(call step,tests,$(BIN)/pytest $(ARGS))
 	@printf '\nmake test: all is well\n'
 
+.PHONY: bench
+bench: $(READY) rabbitmq ## what auditing costs: throughput, CPU, memory, live and at scale, into build/bench.json (five minutes)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(READY) ## feed mutated messages to splitter and decoder, for a minute: whatever is sent, nothing may be raised
+	@$(BIN)/python -m tests.tap.fuzz_decode --seconds 60 --save build/fuzz-failure.json $(ARGS)
+
 .PHONY: format
 format: $(READY) ## put the code into its form, and mend what can be mended without thinking
 	@$(BIN)/ruff check --fix-only --quiet .

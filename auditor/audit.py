@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from itertools import count
+from itertools import count, takewhile
+from operator import attrgetter
 from typing import NamedTuple
 
 from auditor import __version__
 from auditor.core.changes import StoredHop
-from auditor.core.events import Published
+from auditor.core.events import Published, TraceEvent
 from auditor.core.flows import FlowTable
 from auditor.core.gaps import Gap, GapReason, Gaps
 from auditor.core.judge import Inspection
@@ -90,6 +91,7 @@ class Step(NamedTuple):
     """What one step takes in."""
 
     contents: Sequence[Content]
+    rescued: Sequence[TraceEvent]  # events that did not come by the tap; older than the contents
     sent: Sequence[Sighting]
     inspections: Sequence[Inspection]
     notices: Sequence[Notice]
@@ -183,6 +185,8 @@ class VhostAudit:
         for inspection in step.inspections:
             self._matcher.judge.inspected(inspection)
         digests: list[bytes] = []
+        for event in step.rescued:
+            self._take(event, gaps)
         undecodable = self._take_in(step.contents, gaps, digests)
         horizon = self._watermark.horizon
         inspect = self._matcher.judge.due(horizon) if horizon is not None else []
@@ -211,31 +215,32 @@ class VhostAudit:
 
     def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap], digests: list[bytes]) -> list[Undecodable]:
         undecodable = []
-        for content in contents:
-            mark = digest(content)
-            if content.redelivered and self._seen.again(mark):
-                continue
-            digests.append(mark)
+        marks = [digest(content) for content in contents]
+        repeated = self._seen.repeats(marks, sum(1 for _ in takewhile(attrgetter("redelivered"), contents)))
+        digests += marks[repeated:]
+        for content in contents[repeated:]:
             event = decode.decode(content)
             if isinstance(event, decode.Undecodable):
                 undecodable.append(self._kept(content, event.cause))
                 continue
-            sighting = self._canary.sight(event)
-            if sighting is not None:
-                self._sighted(sighting, gaps)
-                continue
             try:
-                self._matcher.see(event)
+                self._take(event, gaps)
             except Exception as error:
                 # a bug of ours that one event lays bare must not become a crash at every start: it is kept, and said
                 log.exception("An event could not be matched", extra={"vhost": self._vhost})
                 undecodable.append(self._kept(content, f"could not be matched: {type(error).__name__}: {error}"))
-                continue
-            if isinstance(event, Published):
-                self._totals.published += 1
-            else:
-                self._totals.delivered += 1
         return undecodable
+
+    def _take(self, event: TraceEvent, gaps: dict[int, Gap]) -> None:
+        sighting = self._canary.sight(event)
+        if sighting is not None:
+            self._sighted(sighting, gaps)
+            return
+        self._matcher.see(event)
+        if isinstance(event, Published):
+            self._totals.published += 1
+        else:
+            self._totals.delivered += 1
 
     def _sighted(self, sighting: Sighting, gaps: dict[int, Gap]) -> None:
         before = self._watermark.at

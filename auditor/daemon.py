@@ -119,6 +119,7 @@ async def _watch(
             reconnect_min=tap.reconnect_min,
             reconnect_max=tap.reconnect_max,
             enable_firehose=tap.enable_firehose,
+            plain=tap.consumer == "plain",
         ),
         canary=canary,
         audit=await thread.run(make),

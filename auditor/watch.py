@@ -16,21 +16,25 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from auditor.audit import Connection, Notice, Outcome, Step, VhostAudit
+from auditor.core.events import TraceEvent
 from auditor.core.gaps import GapReason
 from auditor.core.judge import Inspection
 from auditor.errors import AuditorError, BrokerError, LedgerError
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.connection import CONNECTION_ERRORS, Endpoint
-from auditor.tap.consumer import Tap
+from auditor.tap.consumer import Poisoned, Tap
 from auditor.tap.control import Control
 from auditor.tap.inspection import Inspector
 from auditor.tap.management import Management
+from auditor.tap.plain import PlainTap
+from auditor.tap.poison import take_head
 from auditor.tap.wire import Content
 from auditor.thread import AuditThread
 
 log = logging.getLogger(__name__)
 
 _LEDGER_PAUSE = 1.0  # seconds between attempts to commit what the ledger refused
+_CLEARED = 15.0  # seconds; RabbitMQ took some 11 to clear away a connection that it ended by 541
 _IDLE = 1.0  # seconds without an event after which a step is taken all the same
 
 
@@ -50,6 +54,7 @@ class WatchSettings:
     reconnect_min: float
     reconnect_max: float
     enable_firehose: bool
+    plain: bool = False  # consume as the client library does
 
 
 class Watch:
@@ -80,7 +85,9 @@ class Watch:
         self._problem: str | None = None
         self._broker = ""
         self._queue_depth: int | None = None
+        self._poisoned = 0  # sessions in a row that the broker ended because it could not deliver an event
         # gathered for the next step:
+        self._rescued: list[TraceEvent] = []
         self._sent: list[Sighting] = []
         self._inspections: list[Inspection] = []
         self._notices: list[Notice] = []
@@ -105,8 +112,16 @@ class Watch:
                 await self._session()
             except AuditorError as error:
                 self._report(error)
+                if isinstance(error, Poisoned):
+                    self._poisoned += 1
+                    pause = self._settings.reconnect_min  # the broker is well: each such event costs two sessions
+                else:
+                    self._poisoned = 0
             except CONNECTION_ERRORS as error:
                 self._report(BrokerError("Lost the broker", on=str(self._endpoint), why=str(error) or repr(error)))
+            except Exception as error:  # aiormq has been seen to end a pending call with a bare one
+                log.exception("A session ended by an error that was not expected", extra={"vhost": self.vhost})
+                self._report(BrokerError("Lost the broker", on=str(self._endpoint), why=repr(error)))
             if self._stopping.is_set():
                 break
             await self._step([], connected=False)
@@ -123,7 +138,12 @@ class Watch:
             if await control.declare(self._canary.exchange, settings.queue, settings.binding_keys, settings.max_bytes):
                 self._notice(GapReason.QUEUE_GONE)
             await self._look_at_firehose()
-            tap = Tap(self._endpoint, settings.queue, prefetch=settings.prefetch, max_buffered=settings.max_buffered)
+            if self._poisoned > 1:
+                await self._remove_poison(control)
+            # with one event at a time, whatever ends the connection is alone at the head of the queue then
+            prefetch = 1 if self._poisoned else settings.prefetch
+            lane = PlainTap if settings.plain else Tap
+            tap = lane(self._endpoint, settings.queue, prefetch=prefetch, max_buffered=settings.max_buffered)
             await tap.open()
             self._tap = tap
             try:
@@ -212,19 +232,46 @@ class Watch:
     def _trace_on(self) -> str:
         return f"rabbitmqctl trace_on -p {self._endpoint.vhost}"
 
+    # events that cannot be delivered
+
+    async def _remove_poison(self, control: Control) -> None:
+        """Take the event that ends our connections out of the trace queue, or empty the queue where that cannot be."""
+        self._poisoned = 0
+        queue = self._settings.queue
+        # until the dead connection is cleared away, its event is not back at the head, and a neighbour stands there
+        await self._rest(_CLEARED)
+        if self._management is not None:
+            try:
+                event = await asyncio.to_thread(take_head, self._management, self._endpoint.vhost, queue, _now())
+            except (BrokerError, KeyError, TypeError) as error:
+                log.warning("Could not take the event out by the management API", extra={"why": str(error)})
+            else:
+                if event is not None:
+                    self._rescued.append(event)
+                    log.warning("Took the event that cannot be delivered out by the management API")
+                return
+        await control.purge(queue)
+        self._notice(GapReason.POISON)
+        log.error(
+            "An event that cannot be delivered blocked the trace queue: emptied it, and recorded a gap."
+            " With broker.management only that one event would have been taken out",
+            extra={"queue": queue},
+        )
+
     # steps
 
     async def _step(self, contents: Sequence[Content], *, connected: bool) -> Outcome | None:
         """Have the audit take a step, however long the ledger refuses it; None when the stop came first."""
         step = Step(
             contents,
+            self._rescued,
             self._sent,
             self._inspections,
             self._notices,
             Connection(connected, self._broker, self._problem, self._queue_depth),
             _now(),
         )
-        self._sent, self._inspections, self._notices = [], [], []
+        self._rescued, self._sent, self._inspections, self._notices = [], [], [], []
         try:
             return await self._thread.run(lambda: self._audit.step(step))
         except LedgerError as error:

@@ -21,6 +21,7 @@ class GapReason(StrEnum):
     FIREHOSE_OFF = "firehose_off"  # the broker traced nothing
     QUEUE_GONE = "queue_gone"  # the trace queue was not there
     OVERFLOW = "overflow"  # the trace queue dropped events
+    POISON = "poison"  # the trace queue had to be emptied of an event that cannot be delivered
     BLIND = "blind"  # no canary came back, and why is not known
 
     @property

@@ -102,6 +102,7 @@ class Tap(Section):
     )  # bound of the trace queue; what is beyond it is dropped and becomes a gap
     bind: Literal["auto", "all"] = "auto"  # auto: only what the flows need
     enable_firehose: bool = True
+    consumer: Literal["fast", "plain"] = "fast"  # plain: by the client library alone; a way back
     batch_events: int = Field(default=1000, ge=1, le=50_000)
     batch_linger: Seconds = Field(default=0.05, le=10)  # how long a batch waits to fill
     prefetch: int = Field(default=4000, ge=1, le=65_535)  # 16 bits in AMQP

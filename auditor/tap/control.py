@@ -66,6 +66,11 @@ class Control:
             await asyncio.sleep(_POLL)
         return False
 
+    async def purge(self, queue: str) -> None:
+        """Drop everything that waits in a queue of our own."""
+        source = await self._channel.get_queue(queue, ensure=False)
+        await source.purge()
+
     async def delete_queue(self, queue: str) -> None:
         """Delete a queue of our own making."""
         channel = self._connection.channel()

@@ -86,6 +86,7 @@ def fuzz(seconds: float, seed: int, save: Path) -> int:
         try:
             check(data, cuts)
         except BaseException:
+            save.parent.mkdir(parents=True, exist_ok=True)
             save.write_text(json.dumps({"seed": seed, "data": data.hex(), "cuts": sorted(cuts)}), encoding="utf-8")
             raise
         count += 1
@@ -110,7 +111,7 @@ def main() -> None:
         if given.save.exists():
             sys.stderr.write(f"{given.save}:\n{given.save.read_text(encoding='utf-8')}\n")
         raise
-    sys.stdout.write(f"{count} streams, seed {given.seed}: nothing raised\n")
+    sys.stdout.write(f"{count} streams in {given.seconds:g} s, seed {given.seed}: nothing raised\n")
 
 
 if __name__ == "__main__":
