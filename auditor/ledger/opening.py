@@ -14,7 +14,7 @@ from auditor.ledger import layout, letters, schema
 
 _WHAT = "The ledger could not be opened"
 
-_CACHE_KIB = 4_000  # enough for the newest pages of every table; more did not make writing faster
+_CACHE_KIB = 2_000  # enough for the newest pages of every table; more did not make writing faster
 _CHECKPOINT_PAGES = 4_000  # 16 MB: the log is worked off rarely enough for a page to be rewritten several times before
 _MAX_LOG_BYTES = 64 * 1024 * 1024  # what the log is cut back to after a long reader held it
 _BUSY_SECONDS = 5.0  # only another writer (somebody's shell) can make us wait

@@ -21,9 +21,9 @@ def _client(column: str, field: str, alias: str) -> str:
 
 
 def iso(column: str, alias: str) -> str:
-    """Return SQL for integer microseconds as ISO 8601 text in UTC; NULL stays NULL."""
-    date = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
-    return f"{date} || printf('.%06dZ', {column} % 1000000) AS {alias}"
+    """Return SQL for integer microseconds, a column or an expression, as ISO 8601 text in UTC; NULL stays NULL."""
+    date = f"strftime('%Y-%m-%dT%H:%M:%S', ({column}) / 1000000, 'unixepoch')"
+    return f"{date} || printf('.%06dZ', ({column}) % 1000000) AS {alias}"
 
 
 def _routing_key(table: str) -> str:

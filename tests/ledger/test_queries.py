@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,19 @@ def test_an_order_tells_its_story_in_time(small: Ledger) -> None:
         assert (summary["stuck"], summary["lost"], summary["delivered"]) == (1, 0, 1)
         assert [row["message"] for row in reader.order_hops("ORD-1")] == [1, 3, 5, 7]
         assert reader.order("ORD-2") == []
+
+
+def test_every_time_is_given_as_text_too(small: Ledger) -> None:
+    """And it is the same time, that of sums such as publish and wait included."""
+    with Reader.open(small.path) as reader:
+        timeline = [row for order in ("ORD-0", "ORD-1") for row in reader.order(order)]
+        deliveries = [row for n in range(1, 9) for hop in reader.message(f"message-{n}") for row in hop["deliveries"]]
+    assert {row["event"] for row in timeline} == {"published", "delivered", "verdict"}
+    assert deliveries
+    for text, at in [(r["time"], r["at"]) for r in timeline] + [(r["received"], r["received_at"]) for r in deliveries]:
+        assert datetime.fromisoformat(text) == datetime.fromtimestamp(at // 1_000_000, UTC).replace(
+            microsecond=at % 1_000_000
+        )
 
 
 def test_stages_are_entered_when_they_change(small: Ledger) -> None:
