@@ -33,6 +33,7 @@ for command in (
     reading.message,
     reading.hops,
     reading.status,
+    reading.coverage,
     demo,
 ):
     auditor.add_command(command)

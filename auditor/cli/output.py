@@ -69,8 +69,10 @@ def _table(rows: Sequence[Row], columns: Sequence[str]) -> None:
 def _for_people(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if name.endswith("_seconds"):
+    if name == "seconds" or name.endswith("_seconds"):
         return span(float(value))
+    if name.endswith("_share"):
+        return f"{value:.2%}"
     # a name can hold anything, and a terminal obeys control characters
     return "".join(c if c.isprintable() else "\ufffd" for c in str(_as_text(value)))
 

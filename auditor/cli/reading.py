@@ -19,6 +19,7 @@ from auditor.settings import load
 _HOP = ("published", "age_seconds", "order_id", "message_id", "flow", "queue", "state", "reason")
 _TIMELINE = ("time", "event", "stage", "sender", "exchange", "queue", "state", "reason", "wait_seconds", "message_id")
 _DELIVERY = ("received", "queue", "attempt", "wait_seconds", "redelivered", "consumer_user", "consumer_connection")
+_GAP = ("vhost", "reason", "began", "ended", "seconds")
 _BAD_NEWS = 1
 _STALE = 10.0  # seconds; the daemon renews its status every second
 
@@ -141,8 +142,21 @@ def status(reader: Reader, *, output: Format) -> None:
     gaps = reader.gaps(limit=5)
     if gaps:
         click.echo("\nNot audited (the newest 5 gaps):")
-        show(gaps, ("vhost", "reason", "began", "ended", "seconds"), output)
+        show(gaps, _GAP, output)
     click.echo(f"\nLedger: {reader.size() / 1_000_000:,.1f} MB")
+
+
+@click.command()
+@formats
+@reads_ledger
+def coverage(reader: Reader, *, output: Format) -> None:
+    """Show how much of the time since the first start was audited, and each span that was not."""
+    rows = reader.coverage()
+    show(rows, ("vhost", "since", "until", "seconds", "gaps", "gap_seconds", "audited_share"), output)
+    gaps = reader.gaps()
+    if output == "table" and gaps:
+        click.echo("\nNot audited:")
+        show(gaps, _GAP, output)
 
 
 def _aged(row: dict[str, Any]) -> dict[str, Any]:
