@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from auditor.core.events import Delivered, Published, Value
@@ -22,6 +23,7 @@ MAX_LENGTH = 256  # characters of an extracted value; longer ones are cut, so th
 MAX_BODY = 1024 * 1024  # bytes; a longer body is not parsed: it would hold up the audit for tens of milliseconds
 
 _UNPARSED: Any = object()
+_BEGINNINGS = (b"{", b"[")
 _SPACES = re.compile(r"\s+")
 
 
@@ -227,18 +229,19 @@ def _parse(body: bytes, content_type: str | None) -> Any:
     if len(body) > MAX_BODY or (content_type and not _may_be_json(content_type)):
         return None
     # only an object or an array has places to look in; this also passes over compressed and other binary bodies
-    if body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+    if body[:1] not in _BEGINNINGS and body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in _BEGINNINGS:
         return None
     try:
         # json.loads would find out the encoding and make a new decoder each time; it is left to it where a second byte
         # of zero says UTF-16 or -32
-        if body[:1] in (b"{", b"[") and body[1:2] != b"\0":
+        if body[:1] in _BEGINNINGS and body[1:2] != b"\0":
             return _DECODER.decode(body.decode("utf-8", "surrogatepass"))
         return json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError):  # not JSON, not its encoding, a number of thousands of digits; nested too deep
         return None
 
 
+@lru_cache(256)
 def _may_be_json(content_type: str) -> bool:
     """Tell whether a content type leaves room for JSON: many publishers send it as text or leave the default."""
     word = content_type.lower()

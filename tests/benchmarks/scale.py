@@ -1,0 +1,123 @@
+"""What an event costs, and how much memory the auditor takes, while so many hops are open.
+
+    python -m tests.benchmarks.scale 100000
+    python -m tests.benchmarks.scale 10000 --profile
+
+Runs the audit's steps (decode, match, commit) in this process, on contents as the tap would hand them over, so that no
+broker has to be waited for. First so many messages are published and not delivered; then, with these open, others are
+published and delivered, and only that is measured. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from auditor.audit import Connection, Ids, Pace, Step, VhostAudit
+from auditor.daemon import tame_collector
+from auditor.flows import flow_table
+from auditor.ledger.writer import Ledger
+from auditor.settings import Settings, microseconds
+from auditor.tap.canary import Canary
+from auditor.tap.wire import Content
+from tests.benchmarks.contents import Firehose
+from tests.benchmarks.processes import REPOSITORY
+
+_MEASURED = 20_000  # messages published and delivered
+_SHOWN = 40  # lines of a profile
+
+
+class _Audit:
+    """The audit of one vhost, and the CPU that its steps have used."""
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        pace = Pace(
+            canary_interval=microseconds(settings.tap.canary_interval),
+            orphan_wait=microseconds(settings.audit.orphan_wait),
+            reinspect=microseconds(settings.audit.reinspect),
+        )
+        canary = Canary(exchange=settings.tap.canary_exchange, auditor=settings.tap.queue, user="auditor")
+        self._audit = VhostAudit(
+            "/",
+            ledger=ledger,
+            ids=Ids(ledger),
+            flows=flow_table(settings),
+            canary=canary,
+            pace=pace,
+            window=2 * settings.tap.prefetch,
+            now=_now(),
+        )
+        self.cpu = 0.0
+
+    def step(self, contents: list[Content]) -> None:
+        step = Step(
+            contents=contents,
+            rescued=[],
+            sent=[],
+            inspections=[],
+            notices=[],
+            connection=Connection(True, "3.10.8"),
+            now=_now(),
+        )
+        before = time.process_time()
+        self._audit.step(step)
+        self.cpu += time.process_time() - before
+
+
+def measure(ledger: Ledger, open_hops: int, profile: cProfile.Profile | None) -> dict[str, Any]:
+    """Open so many hops, measure, and return the figures."""
+    settings = Settings()
+    batch = settings.tap.batch_events
+    firehose = Firehose()
+    audit = _Audit(ledger, settings)
+    tame_collector()
+    for first in range(0, open_hops, batch):
+        audit.step(firehose.published(first, min(batch, open_hops - first)))
+    audit.cpu = 0.0
+    for first in range(open_hops, open_hops + _MEASURED, batch):
+        published, delivered = firehose.published(first, batch), firehose.delivered(first, batch)
+        if profile is not None:
+            profile.enable()
+        audit.step(published)
+        audit.step(delivered)
+        if profile is not None:
+            profile.disable()
+    return {
+        "open_hops": open_hops,
+        "cpu_us_per_event": audit.cpu / (2 * _MEASURED) * 1e6,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run as the command line says."""
+    parser = argparse.ArgumentParser(description="Measure the audit while hops are open.")
+    parser.add_argument("open_hops", type=int)
+    parser.add_argument("--profile", action="store_true", help="show where the time goes, on stderr")
+    given = parser.parse_args(arguments)
+    build = REPOSITORY / "build"
+    build.mkdir(exist_ok=True)
+    profile = cProfile.Profile() if given.profile else None
+    with tempfile.TemporaryDirectory(prefix="auditor-bench-", dir=build) as folder:
+        ledger = Ledger.open(Path(folder) / "ledger.db")
+        figures = measure(ledger, given.open_hops, profile)
+        ledger.close()
+    if profile is not None:
+        pstats.Stats(profile, stream=sys.stderr).strip_dirs().sort_stats("tottime").print_stats(_SHOWN)
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+if __name__ == "__main__":
+    main()
