@@ -30,7 +30,7 @@ from auditor.core.judge import Inspection
 from auditor.core.matcher import Matcher
 from auditor.core.seen import Seen
 from auditor.core.watermark import Watermark
-from auditor.ledger.writer import Digests, GapRow, Ledger, Status, Undecodable
+from auditor.ledger.writer import GapRow, Ledger, Status, Undecodable
 from auditor.tap import decode
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.digest import digest
@@ -82,6 +82,7 @@ class Connection(NamedTuple):
     """How things stand with the broker; for the `status` table only."""
 
     connected: bool
+    settled: bool = False  # the connection is gone, and every acknowledgement was confirmed before
     broker: str = ""  # its version
     problem: str | None = None  # in words, for people
     queue_depth: int | None = None  # events that wait in the trace queue, at the last look
@@ -120,13 +121,9 @@ class VhostAudit:
         flows: FlowTable,
         canary: Canary,
         pace: Pace,
-        window: int,
         now: int,
     ) -> None:
-        """Take up where the ledger stands.
-
-        `window` is how many of the newest events are recognised when they come again; `now` is the time of this start.
-        """
+        """Take up where the ledger stands; `now` is the time of this start."""
         self._vhost = vhost
         self._ledger = ledger
         self._ids = ids
@@ -148,8 +145,7 @@ class VhostAudit:
             self._totals = Totals(
                 known.published, known.delivered, known.undecodable, known.orphans, known.last_event_at
             )
-        self._window = window
-        self._seen = Seen(window, ledger.seen(vhost))
+        self._seen = Seen(ledger.unconfirmed(vhost))
         self._gaps = Gaps()
         self._first = known is None
         self._restore(pace, now)
@@ -180,14 +176,15 @@ class VhostAudit:
         if not step.connection.connected:
             self._watermark.forget()
             self._seen.reconnect()
+            if step.connection.settled:
+                self._seen.settle()
         for sighting in step.sent:
             self._watermark.sent(*sighting)
         for inspection in step.inspections:
             self._matcher.judge.inspected(inspection)
-        digests: list[bytes] = []
         for event in step.rescued:
             self._take(event, gaps)
-        undecodable = self._take_in(step.contents, gaps, digests)
+        undecodable = self._take_in(step.contents, gaps)
         horizon = self._watermark.horizon
         inspect = self._matcher.judge.due(horizon) if horizon is not None else []
         changes = self._matcher.take()
@@ -195,14 +192,13 @@ class VhostAudit:
         self._totals.undecodable += len(undecodable)
         if step.contents:
             self._totals.last_event_at = step.contents[-1].received_at
-        self._seen.add(digests)
         self._pending = partial(
             self._ledger.commit,
             changes,
             status=self._status(step),
             undecodable=undecodable,
             gaps=[GapRow(gap.id, self._vhost, gap.reason, gap.from_at, gap.to_at) for gap in gaps.values()],
-            digests=Digests(b"".join(digests), self._window) if digests else None,
+            unconfirmed=self._seen.unconfirmed if step.contents or step.connection.settled else None,
         )
         self.flush()
         return Outcome(inspect, self._watermark.at, self._watermark.silent_since(), self._gaps.open)
@@ -213,11 +209,10 @@ class VhostAudit:
             self._pending()
             self._pending = None
 
-    def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap], digests: list[bytes]) -> list[Undecodable]:
+    def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap]) -> list[Undecodable]:
         undecodable = []
         marks = [digest(content) for content in contents]
-        repeated = self._seen.repeats(marks, sum(1 for _ in takewhile(attrgetter("redelivered"), contents)))
-        digests += marks[repeated:]
+        repeated = self._seen.take(marks, sum(1 for _ in takewhile(attrgetter("redelivered"), contents)))
         for content in contents[repeated:]:
             event = decode.decode(content)
             if isinstance(event, decode.Undecodable):

@@ -100,8 +100,6 @@ async def _watch(
         flows=flows,
         canary=canary,
         pace=pace,
-        # as many as can be without acknowledgement, and as many again: a second crash may come before all of them are
-        window=2 * tap.prefetch,
         now=now,
     )
     return Watch(

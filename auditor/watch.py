@@ -85,6 +85,8 @@ class Watch:
         self._problem: str | None = None
         self._broker = ""
         self._queue_depth: int | None = None
+        self._owing = False  # whether a batch is, or may be, committed and not acknowledged
+        self._settled = False  # whether all was acknowledged when the last session ended
         self._poisoned = 0  # sessions in a row that the broker ended because it could not deliver an event
         # gathered for the next step:
         self._rescued: list[TraceEvent] = []
@@ -144,6 +146,7 @@ class Watch:
             prefetch = 1 if self._poisoned else settings.prefetch
             lane = PlainTap if settings.plain else Tap
             tap = lane(self._endpoint, settings.queue, prefetch=prefetch, max_buffered=settings.max_buffered)
+            self._settled = self._owing = False
             await tap.open()
             self._tap = tap
             try:
@@ -155,7 +158,7 @@ class Watch:
                 )
             finally:
                 self._tap = None
-                await tap.close()
+                self._settled = await tap.close() and not self._owing
 
     # the three things that go on during a session
 
@@ -164,11 +167,14 @@ class Watch:
         looked_at = time.monotonic()
         while not self._stopping.is_set():
             contents = await tap.batch(settings.batch_events, settings.batch_linger, _IDLE)
+            if contents:
+                self._owing = True  # from here on a commit may come about, even if this is cancelled while it waits
             outcome = await self._step(contents, connected=True)
             if outcome is None:
                 return
             if contents:
                 await tap.acknowledge(contents[-1])
+                self._owing = False
             for queue in outcome.inspect:
                 self._to_inspect.put_nowait(queue)
             if _now() - (outcome.silent_since or _now()) < settings.canary_timeout * 1e6:
@@ -268,7 +274,7 @@ class Watch:
             self._sent,
             self._inspections,
             self._notices,
-            Connection(connected, self._broker, self._problem, self._queue_depth),
+            Connection(connected, not connected and self._settled, self._broker, self._problem, self._queue_depth),
             _now(),
         )
         self._rescued, self._sent, self._inspections, self._notices = [], [], [], []

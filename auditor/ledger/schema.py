@@ -127,9 +127,10 @@ CREATE TABLE gaps (
 ) STRICT;
 
 CREATE TABLE seen (
-    id INTEGER PRIMARY KEY,
-    vhost TEXT NOT NULL,
-    digests BLOB NOT NULL
+    vhost TEXT PRIMARY KEY,
+    before BLOB NOT NULL,
+    last BLOB NOT NULL,
+    rest BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE status (

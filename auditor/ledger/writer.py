@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
-from auditor.ledger import letters, opening
+from auditor.core.seen import Unconfirmed
+from auditor.ledger import letters, opening, seen
 from auditor.ledger.interning import Clients, Names
 from auditor.ledger.lookup import Lookup
-from auditor.ledger.seen import SeenRows
 from auditor.ledger.statements import Insert
 from auditor.ledger.words import REASONS, STATES
 
@@ -54,13 +54,6 @@ class Undecodable(NamedTuple):
     body_size: int
     body_digest: bytes
     received_at: int
-
-
-class Digests(NamedTuple):
-    """The digests of the events in a batch, to recognise those that the broker sends again."""
-
-    joined: bytes  # auditor.core.seen.SIZE bytes each, in the order of the events
-    window: int  # how many of the newest digests are wanted back after a crash
 
 
 class GapRow(NamedTuple):
@@ -121,7 +114,6 @@ class Ledger:
             self.names = Names(self._conn)
             self.clients = Clients(self._conn)
             self._lookup = Lookup(self._conn)
-            self._seen = SeenRows(self._conn)
             self.next_orphan_id = self._next("orphans")
             self.next_gap_id = self._next("gaps")
         except sqlite3.Error as exc:
@@ -166,7 +158,7 @@ class Ledger:
         status: Status,
         undecodable: Sequence[Undecodable] = (),
         gaps: Sequence[GapRow] = (),
-        digests: Digests | None = None,
+        unconfirmed: Unconfirmed | None = None,
     ) -> None:
         """Write a batch of one vhost (`status.vhost`) in one transaction; LedgerError if nothing of it was written."""
         with self.transaction("A batch could not be written to the ledger") as conn:
@@ -185,8 +177,8 @@ class Ledger:
             kept = (row._replace(header=row.header[:MAX_HEADER]) for row in undecodable)
             _UNDECODABLE.run(conn, [value for row in kept for value in row])
             _GAPS.run(conn, [value for gap in gaps for value in gap])
-            if digests is not None:
-                self._seen.add(status.vhost, *digests)
+            if unconfirmed is not None:
+                seen.write(conn, status.vhost, unconfirmed)
             _STATUS.run(conn, list(status))
             self._lookup.add(changes.messages)
 
@@ -202,10 +194,10 @@ class Ledger:
             row = self._conn.execute(sql, (vhost,)).fetchone()
         return None if row is None else Status._make(row)._replace(connected=bool(row[1]))
 
-    def seen(self, vhost: str) -> list[bytes]:
-        """Return the digests of the newest events, oldest first."""
+    def unconfirmed(self, vhost: str) -> Unconfirmed:
+        """Return the digests of the events that may come again."""
         with self._reading():
-            return self._seen.read(vhost)
+            return seen.read(self._conn, vhost)
 
     def gaps(self, vhost: str, since: int) -> list[GapRow]:
         """Return the gaps that ended after `since` or have not ended, by id."""
@@ -246,7 +238,6 @@ class Ledger:
         self.names.clear()
         self.clients.clear()
         self._lookup.reload()
-        self._seen.reload()
 
     def _message_values(self, messages: list[MessageRow]) -> list[Any]:
         names, clients = self.names, self.clients

@@ -39,6 +39,7 @@ class Tap:
         self._connection: Connection | None = None
         self._channel: AbstractChannel | None = None  # a strong reference: aio-pika closes what nobody holds
         self._underlay: UnderlayChannel | None = None
+        self._confirmation: asyncio.Task[Any] | None = None  # of the last acknowledgement
         self._closed_because: BaseException | None = None
 
     async def open(self) -> None:
@@ -88,10 +89,19 @@ class Tap:
         return batch
 
     async def acknowledge(self, content: Content) -> None:
-        """Acknowledge this content and all before it."""
+        """Acknowledge this content and all before it.
+
+        Returns once the acknowledgement before this one is confirmed, so that of all that was committed only the last
+        two batches can come again. AMQP confirms no acknowledgements, but it works off a channel in order: the answer
+        to something else on it will do.
+        """
         assert self._underlay is not None, "the tap is not open"
         try:
+            if self._confirmation is not None:
+                await self._confirmation
             await self._underlay.basic_ack(content.delivery_tag, multiple=True, wait=False)
+            confirm = self._underlay.basic_qos(prefetch_count=self._prefetch, timeout=self._endpoint.timeout)
+            self._confirmation = asyncio.create_task(confirm, name="confirm acknowledgement")
         except CONNECTION_ERRORS as error:
             raise self._lost(self._closed_because or error) from error
 
@@ -99,9 +109,13 @@ class Tap:
         """Have a waiting `batch` return at once."""
         self._wake.set()
 
-    async def close(self) -> None:
-        """Close the connection; what was not acknowledged goes back to the queue."""
+    async def close(self) -> bool:
+        """Close the connection; what was not acknowledged goes back to the queue.
+
+        True when everything that was acknowledged is confirmed, so that none of it comes again.
+        """
         connection, self._connection = self._connection, None
+        settled = False
         if connection is not None:
             if self._channel is not None and self._closed_because is None:
                 # its answer says that all acknowledgements were taken; closing the connection throws away what waits
@@ -109,9 +123,19 @@ class Tap:
                 if self._reader is not None:
                     self._reader.release()
                 with suppress(*CONNECTION_ERRORS):
+                    await asyncio.wait_for(self._confirmed(), self._endpoint.timeout)
+                    settled = self._closed_because is None
                     await asyncio.wait_for(self._channel.close(), self._endpoint.timeout)
             self._closed_because = self._closed_because or AMQPError("closed by us")
             await connection.close()
+        if self._confirmation is not None:
+            self._confirmation.cancel()
+            await asyncio.gather(self._confirmation, return_exceptions=True)
+        return settled
+
+    async def _confirmed(self) -> None:
+        if self._confirmation is not None:
+            await self._confirmation
 
     # these three are what makes it the fast lane; `auditor.tap.plain` does them otherwise
 

@@ -243,8 +243,9 @@ async def of_equal_messages_without_an_id_the_lost_one_is_counted(scene: Scene) 
 
 @story
 async def what_an_outsider_took_is_not_delivered(scene: Scene) -> None:
-    scene.auditor.broker.add_user("crm-receiver", "secret", vhost=scene.auditor.vhost)
-    receiver = scene.auditor.broker.url(scene.auditor.vhost, "crm-receiver", "secret")
+    broker = scene.auditor.broker
+    broker.add_user("crm-receiver", "secret", vhost=scene.auditor.vhost)
+    receiver = broker.url(scene.auditor.vhost, "crm-receiver", "secret")
     inbox = await scene.queue("crm")
     await scene.publish("m1", "crm")
     taken = await inbox.get(timeout=10)  # as the administrator: somebody looked into the queue by hand
@@ -260,7 +261,8 @@ async def what_an_outsider_took_is_not_delivered(scene: Scene) -> None:
     (row,) = await scene.message("m1")
     assert row["flow"] == "shop->crm"
     # the delivery is recorded all the same, with the name of whoever took it
-    assert [delivery["consumer_user"] for delivery in row["deliveries"]] == [scene.auditor.broker.user]
+    assert [delivery["consumer_user"] for delivery in row["deliveries"]] == [broker.user]
+    broker.delete_user("crm-receiver")
 
 
 # not astray

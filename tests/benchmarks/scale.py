@@ -52,7 +52,6 @@ class _Audit:
             flows=flow_table(settings),
             canary=canary,
             pace=pace,
-            window=2 * settings.tap.prefetch,
             now=_now(),
         )
         self.cpu = 0.0
@@ -64,7 +63,7 @@ class _Audit:
             sent=[],
             inspections=[],
             notices=[],
-            connection=Connection(True, "3.10.8"),
+            connection=Connection(connected=True, broker="3.10.8"),
             now=_now(),
         )
         before = time.process_time()
