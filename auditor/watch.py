@@ -169,7 +169,9 @@ class Watch:
             contents = await tap.batch(settings.batch_events, settings.batch_linger, _IDLE)
             if contents:
                 self._owing = True  # from here on a commit may come about, even if this is cancelled while it waits
+                tap.pause()
             outcome = await self._step(contents, connected=True)
+            tap.resume()
             if outcome is None:
                 return
             if contents:

@@ -130,7 +130,7 @@ class SplittingReader(asyncio.StreamReader):
         if len(splitter.contents) != before:
             self._on_content()
             if splitter.size > self._max_buffered:
-                self._hold()
+                self.hold()
         # aiormq tells a living peer by the frames that it sees itself, and of a busy trace channel it sees none
         now = time.monotonic()
         if now - self._last_heartbeat > _HEARTBEAT_EVERY and splitter.aligned:
@@ -140,13 +140,13 @@ class SplittingReader(asyncio.StreamReader):
             super().feed_data(rest)
 
     def release(self) -> None:
-        """Read on: the contents were taken."""
-        if self._held is not None:
+        """Read on, unless the contents that were not taken yet hold too many bytes."""
+        if self._held is not None and self.splitter.size <= self._max_buffered:
             self._held.cancel()
             self._held = None
             self._socket.resume_reading()
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
         """Read no more until `release`; aiormq sees heartbeats meanwhile, since the silence is our own doing."""
         self._socket.pause_reading()  # each time, because StreamReader resumes for reasons of its own
         if self._held is None:

@@ -34,6 +34,7 @@ class Tap:
         self._prefetch = prefetch
         self._max_buffered = max_buffered
         self._wake = asyncio.Event()
+        self._wanted = 1  # contents that are worth waking for
         self._contents: list[Content] = []  # what has arrived; `batch` takes it
         self._reader: SplittingReader | None = None
         self._connection: Connection | None = None
@@ -73,20 +74,39 @@ class Tap:
         transaction an event. BrokerError once the connection is gone: what had arrived comes again with the next one.
         """
         contents = self._contents
-        if not contents and self._closed_because is None:
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                return []
-        if len(contents) < limit and self._closed_because is None:
-            await asyncio.sleep(linger)
+        if not await self._arrived(1, wait):
+            return []
+        await self._arrived(limit, linger)
         if self._closed_because is not None:
             raise self._lost(self._closed_because)
         batch = contents[:limit]
         del contents[:limit]
         self._make_room(batch)
         return batch
+
+    async def _arrived(self, wanted: int, wait: float) -> bool:
+        """Wait until so many contents have come; False when they did not in time. A lost connection ends the wait."""
+        if len(self._contents) >= wanted or self._closed_because is not None:
+            return True
+        self._wanted = wanted
+        self._wake.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), wait)
+        return self._wake.is_set()
+
+    def pause(self) -> None:
+        """Read nothing until `resume`.
+
+        For while a batch is audited: reading would only take turns with the audit at the interpreter, and take the
+        bytes a few at a time, as the broker writes them. Left alone they gather in the socket, and are read in one go.
+        """
+        if self._reader is not None:
+            self._reader.hold()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._reader is not None:
+            self._reader.release()
 
     async def acknowledge(self, content: Content) -> None:
         """Acknowledge this content and all before it.
@@ -140,7 +160,7 @@ class Tap:
     # these three are what makes it the fast lane; `auditor.tap.plain` does them otherwise
 
     async def _connect(self, name: str) -> Connection:
-        self._reader = SplittingReader(self._wake.set, self._max_buffered)
+        self._reader = SplittingReader(self._on_content, self._max_buffered)
         self._contents = self._reader.splitter.contents
         return await connect_tap(self._endpoint, name, self._reader)
 
@@ -161,6 +181,10 @@ class Tap:
     def _lost(self, error: BaseException) -> BrokerError:
         kind = Poisoned if isinstance(error, ConnectionInternalError) else BrokerError
         return kind("Lost the trace queue", on=self._queue, why=str(error) or type(error).__name__)
+
+    def _on_content(self) -> None:
+        if len(self._contents) >= self._wanted:
+            self._wake.set()
 
     def _on_close(self, _: Any, error: BaseException | None) -> None:
         self._closed_because = self._closed_because or error or AMQPError("the connection was closed")

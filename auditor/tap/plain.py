@@ -72,7 +72,7 @@ class PlainTap(Tap):
             # the library would only log it, and with the next batch the event would be acknowledged
             self._on_close(None, error)
             raise
-        self._wake.set()
+        self._on_content()
 
 
 def to_content(message: DeliveredMessage, now: int) -> Content:
