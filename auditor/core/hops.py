@@ -1,6 +1,6 @@
 """The states of a hop, the reasons, and every legal move between states.
 
-All moves live here and nowhere else; the diagram in the documentation is printed from `MOVES`.
+All moves live here and nowhere else; the diagram in docs/states.md is printed from `MOVES`.
 """
 
 from __future__ import annotations

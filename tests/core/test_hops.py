@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,10 @@ def test_the_words_are_the_designs() -> None:
         "no_queue",
         *("blind", "overflow", "queue_gone"),
     }
+
+
+def test_the_diagram_shows_this_table() -> None:
+    """docs/states.md cannot lie; to mend it, put in what this expects."""
+    page = (Path(__file__).parents[2] / "docs" / "states.md").read_text(encoding="utf-8")
+    moves = [f"    {before} --> {after}" for before, afters in MOVES.items() for after in sorted(afters)]
+    assert "\n".join(["    [*] --> in_flight", "    [*] --> unroutable", *moves, "```"]) in page
