@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _LEDGER_PAUSE = 1.0  # seconds between attempts to commit what the ledger refused
 _CLEARED = 15.0  # seconds; RabbitMQ took some 11 to clear away a connection that it ended by 541
+_INSIST = 0.5  # seconds until a task that was cancelled and goes on is cancelled again
 _IDLE = 1.0  # seconds without an event after which a step is taken all the same
 
 
@@ -329,11 +330,25 @@ async def _first_to_end(*jobs: Awaitable[None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
     for task in done:
         task.result()
+
+
+async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: a cancellation that meets the broker's refusal of the same call comes out of aiormq as the
+    refusal, and the job goes on.
+    """
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_INSIST)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # so that nobody complains that it was never looked at
 
 
 def _now() -> int:
