@@ -80,9 +80,8 @@ class Watch:
         self._stopping = asyncio.Event()
         self._tap: Tap | None = None
         self._next_canary = 1
-        self._to_inspect: asyncio.Queue[str] = (
-            asyncio.Queue()
-        )  # each queue stands in it once: the judge waits for the answer
+        # each queue stands in it once: the judge waits for the answer
+        self._to_inspect: asyncio.Queue[str] = asyncio.Queue()
         self._problem: str | None = None
         self._broker = ""
         self._queue_depth: int | None = None
