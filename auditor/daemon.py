@@ -79,6 +79,8 @@ async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, st
     for result in results:
         if isinstance(result, Exception):
             raise result
+    if not stopping.is_set():
+        raise RuntimeError("a watch ended though nobody had asked it to")
 
 
 async def _watch(

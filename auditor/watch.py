@@ -21,7 +21,7 @@ from auditor.core.gaps import GapReason
 from auditor.core.judge import Inspection
 from auditor.errors import AuditorError, BrokerError, LedgerError
 from auditor.tap.canary import Canary, Sighting
-from auditor.tap.connection import CONNECTION_ERRORS, Endpoint
+from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, answer
 from auditor.tap.consumer import Poisoned, Tap
 from auditor.tap.control import Control
 from auditor.tap.inspection import Inspector
@@ -111,7 +111,7 @@ class Watch:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                await self._session()
+                await answer(self._session())
             except AuditorError as error:
                 self._report(error)
                 if isinstance(error, Poisoned):
@@ -331,7 +331,7 @@ async def _first_to_end(*jobs: Awaitable[None]) -> None:
     finally:
         await _end(tasks)
     for task in done:
-        task.result()
+        await answer(task)
 
 
 async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:

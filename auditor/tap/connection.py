@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import aio_pika
 from aio_pika.abc import ConnectionParameter
@@ -21,6 +21,8 @@ from auditor.tap.wire import Splitter
 
 CONNECTION_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broken connection raises, whatever was being done on it."""
+
+T = TypeVar("T")
 
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _HEARTBEAT_EVERY = 1.0  # seconds
@@ -83,6 +85,21 @@ async def _open(connection: Connection, endpoint: Endpoint) -> Connection:
             ) from error
         raise BrokerError(what, on=str(endpoint), why=_why(error), hint=_hint(error)) from error
     return connection
+
+
+async def answer(call: Awaitable[T]) -> T:
+    """Wait for a call of the library's; ConnectionError when the library gave it up.
+
+    aiormq cancels the calls that are under way when their channel closes, and what awaits them looks cancelled, too,
+    though nobody cancelled it: a cut connection would pass for a wish to stop.
+    """
+    try:
+        return await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ConnectionError("the channel was closed while a call was under way") from None
 
 
 class VhostRefused(BrokerError):

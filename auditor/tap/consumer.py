@@ -12,7 +12,7 @@ from aiormq.abc import AbstractChannel as UnderlayChannel
 from aiormq.exceptions import AMQPError, ChannelAccessRefused, ConnectionInternalError
 
 from auditor.errors import BrokerError
-from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, SplittingReader, connect_tap
+from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, SplittingReader, answer, connect_tap
 from auditor.tap.wire import Content
 
 
@@ -117,8 +117,7 @@ class Tap:
         """
         assert self._underlay is not None, "the tap is not open"
         try:
-            if self._confirmation is not None:
-                await self._confirmation
+            await self._confirmed()
             await self._underlay.basic_ack(content.delivery_tag, multiple=True, wait=False)
             confirm = self._underlay.basic_qos(prefetch_count=self._prefetch, timeout=self._endpoint.timeout)
             self._confirmation = asyncio.create_task(confirm, name="confirm acknowledgement")
@@ -145,7 +144,7 @@ class Tap:
                 with suppress(*CONNECTION_ERRORS):
                     await asyncio.wait_for(self._confirmed(), self._endpoint.timeout)
                     settled = self._closed_because is None
-                    await asyncio.wait_for(self._channel.close(), self._endpoint.timeout)
+                    await answer(asyncio.wait_for(self._channel.close(), self._endpoint.timeout))
             self._closed_because = self._closed_because or AMQPError("closed by us")
             await connection.close()
         if self._confirmation is not None:
@@ -155,7 +154,7 @@ class Tap:
 
     async def _confirmed(self) -> None:
         if self._confirmation is not None:
-            await self._confirmation
+            await answer(asyncio.shield(self._confirmation))  # `close` waits for it, too, when this is cancelled
 
     # these three are what makes it the fast lane; `auditor.tap.plain` does them otherwise
 

@@ -23,8 +23,10 @@ Stream = Callable[[int, str], Sequence[bytes]]
 class FakeBroker:
     """See the module's text."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, ignored: type[Frame] | None = None) -> None:
+        """`ignored`: a command that gets no answer once something was acknowledged."""
         self._stream = stream
+        self._ignored = ignored
         self.acknowledged: list[commands.Basic.Ack] = []
 
     @asynccontextmanager
@@ -49,6 +51,8 @@ class FakeBroker:
                 assert isinstance(frame, Frame)
                 if isinstance(frame, commands.Basic.Ack):
                     self.acknowledged.append(frame)
+                elif self._ignored is not None and self.acknowledged and isinstance(frame, self._ignored):
+                    continue
                 answer = _answer(frame)
                 if answer is not None:
                     writer.write(marshal(answer, channel))
