@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 from auditor import __version__
 from auditor.core.changes import StoredHop
+from auditor.core.completeness import Completeness, Missing, Reading
 from auditor.core.events import Published, TraceEvent
 from auditor.core.flows import FlowTable
 from auditor.core.gaps import Gap, GapReason, Gaps
@@ -30,7 +32,7 @@ from auditor.core.judge import Inspection
 from auditor.core.matcher import Matcher
 from auditor.core.seen import Seen
 from auditor.core.watermark import Watermark
-from auditor.ledger.writer import GapRow, Ledger, Status, Undecodable
+from auditor.ledger.writer import Compared, GapRow, Ledger, Status, Undecodable
 from auditor.tap import decode
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.digest import digest
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _OVERTAKE_MARGIN = 3  # canary intervals; publishes of several channels may reach a queue in another order than us
 _MAX_HEADER = 64 * 1024  # bytes kept of an undecodable event
+_MAX_GAPS = 64  # gaps that may still get a size: those of the last hour, when each is a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class Totals:
     delivered: int = 0
     undecodable: int = 0
     orphans: int = 0
+    traced: int = 0  # publishes, those of canaries left out, whether they could be read or not
     last_event_at: int | None = None
 
 
@@ -98,6 +102,8 @@ class Step(NamedTuple):
     notices: Sequence[Notice]
     connection: Connection
     now: int
+    counts: Sequence[Reading] = ()  # the broker's counters
+    uncounted: str | None = None  # why there are none, in words
 
 
 class Outcome(NamedTuple):
@@ -122,8 +128,12 @@ class VhostAudit:
         canary: Canary,
         pace: Pace,
         now: int,
+        sees_all: bool = True,
     ) -> None:
-        """Take up where the ledger stands; `now` is the time of this start."""
+        """Take up where the ledger stands; `now` is the time of this start.
+
+        `sees_all`: the trace queue gets every publish of the vhost, so that they can be compared with those counted.
+        """
         self._vhost = vhost
         self._ledger = ledger
         self._ids = ids
@@ -143,9 +153,13 @@ class VhostAudit:
         self._totals = Totals()
         if known is not None:
             self._totals = Totals(
-                known.published, known.delivered, known.undecodable, known.orphans, known.last_event_at
+                known.published, known.delivered, known.undecodable, known.orphans, known.traced, known.last_event_at
             )
         self._seen = Seen(ledger.unconfirmed(vhost))
+        self._compared = Compared(ledger.span(vhost), None)  # as the ledger has it
+        self._completeness = Completeness(2 * pace.canary_interval, self._compared.span if sees_all else None)
+        self._canary_key = f"publish.{canary.exchange}".encode()
+        self._known_gaps: deque[Gap] = deque(maxlen=_MAX_GAPS)
         self._gaps = Gaps()
         self._first = known is None
         self._restore(pace, now)
@@ -157,7 +171,8 @@ class VhostAudit:
         self._matcher.restore(hops, self._ledger.recent_orphans(self._vhost, since=seen_until - pace.orphan_wait))
         oldest = min((hop.published_at for hop in hops), default=seen_until)
         for row in self._ledger.gaps(self._vhost, since=oldest):
-            gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at)
+            gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at, missing=row.missing)
+            self._known_gaps.append(gap)
             self._matcher.judge.gap(gap)
             if gap.to_at is None:
                 self._gaps = Gaps(gap)
@@ -183,8 +198,15 @@ class VhostAudit:
         for inspection in step.inspections:
             self._matcher.judge.inspected(inspection)
         for event in step.rescued:
+            if isinstance(event, Published) and event.exchange != self._canary.exchange:
+                self._totals.traced += 1
             self._take(event, gaps)
         undecodable = self._take_in(step.contents, gaps)
+        for reading in step.counts:
+            self._completeness.read(reading)
+        if step.contents:
+            self._completeness.arrived(step.contents[-1].received_at, self._totals.traced)
+        compared = Compared(self._completeness.span, step.uncounted)
         horizon = self._watermark.horizon
         inspect = self._matcher.judge.due(horizon) if horizon is not None else []
         changes = self._matcher.take()
@@ -197,9 +219,13 @@ class VhostAudit:
             changes,
             status=self._status(step),
             undecodable=undecodable,
-            gaps=[GapRow(gap.id, self._vhost, gap.reason, gap.from_at, gap.to_at) for gap in gaps.values()],
+            gaps=[
+                GapRow(gap.id, self._vhost, gap.reason, gap.from_at, gap.to_at, gap.missing) for gap in gaps.values()
+            ],
             unconfirmed=self._seen.unconfirmed if step.contents or step.connection.settled else None,
+            compared=None if compared == self._compared else compared,
         )
+        self._compared = compared
         self.flush()
         return Outcome(inspect, self._watermark.at, self._watermark.silent_since(), self._gaps.open)
 
@@ -214,6 +240,8 @@ class VhostAudit:
         marks = [digest(content) for content in contents]
         repeated = self._seen.take(marks, sum(1 for _ in takewhile(attrgetter("redelivered"), contents)))
         for content in contents[repeated:]:
+            if content.routing_key.startswith(b"publish.") and content.routing_key != self._canary_key:
+                self._totals.traced += 1
             event = decode.decode(content)
             if isinstance(event, decode.Undecodable):
                 undecodable.append(self._kept(content, event.cause))
@@ -243,19 +271,42 @@ class VhostAudit:
             proven = self._gaps.missed(before, sighting.at, self._ids.gap)
             if proven is not None:
                 gaps[proven.id] = proven
-                self._matcher.judge.gap(proven)
+                self._add(proven)
         assert self._watermark.at is not None
         self._matcher.advance(self._watermark.at)
         gap = self._gaps.sighted(sighting.at)
         if gap is not None:
             gaps[gap.id] = gap
+        for missing in self._completeness.sighted(sighting.at, self._totals.traced):
+            sized = self._gap_of(missing)
+            gaps[sized.id] = sized
+
+    def _gap_of(self, missing: Missing) -> Gap:
+        """Give the gap in which publishes are missing its size: one that is known of in that time, or a new one."""
+        log.warning(
+            "The broker counted %d publishes that were not seen", missing.publishes, extra={"vhost": self._vhost}
+        )
+        for gap in reversed(self._known_gaps):
+            # what was before the first start was before the first count; an incomplete one was found by its size
+            known = gap.from_at is not None and gap.reason is not GapReason.INCOMPLETE
+            if known and gap.covers(missing.from_at, missing.to_at):
+                break
+        else:
+            gap = Gap(self._ids.gap(), GapReason.INCOMPLETE, missing.from_at, missing.to_at, missing.to_at)
+            self._add(gap)
+        gap.missing = (gap.missing or 0) + missing.publishes
+        return gap
+
+    def _add(self, gap: Gap) -> None:
+        self._known_gaps.append(gap)
+        self._matcher.judge.gap(gap)
 
     def _notice(self, notice: Notice, gaps: dict[int, Gap]) -> None:
         lasting = self._gaps.open
         gap = self._gaps.notice(notice.reason, notice.at, self._watermark.at, self._ids.gap)
         gaps[gap.id] = gap
         if gap is not lasting:
-            self._matcher.judge.gap(gap)
+            self._add(gap)
 
     def _kept(self, content: Content, cause: str) -> Undecodable:
         return Undecodable(
@@ -281,6 +332,7 @@ class VhostAudit:
             delivered=self._totals.delivered,
             undecodable=self._totals.undecodable,
             orphans=self._totals.orphans,
+            traced=self._totals.traced,
             pid=os.getpid(),
             version=__version__,
             broker=step.connection.broker,

@@ -12,6 +12,7 @@ from functools import partial
 
 from auditor import __version__, tls
 from auditor.audit import Ids, Pace, VhostAudit
+from auditor.completeness import NARROW, NO_MANAGEMENT, Counting
 from auditor.core.flows import FlowTable
 from auditor.errors import LedgerError
 from auditor.flows import binding_keys, flow_table
@@ -103,7 +104,9 @@ async def _watch(
         canary=canary,
         pace=pace,
         now=now,
+        sees_all=_sees_all(settings),
     )
+    api = management(settings)
     return Watch(
         endpoint(settings, vhost),
         WatchSettings(
@@ -123,9 +126,22 @@ async def _watch(
         ),
         canary=canary,
         audit=await thread.run(make),
-        management=management(settings),
+        management=api,
         thread=thread,
+        counting=_counting(settings, vhost, api),
     )
+
+
+def _counting(settings: Settings, vhost: str, api: Management | None) -> Counting | str:
+    if api is None:
+        return NO_MANAGEMENT
+    if not _sees_all(settings):
+        return NARROW
+    return Counting(api, vhost, settings.tap.canary_exchange, settings.audit.completeness_interval)
+
+
+def _sees_all(settings: Settings) -> bool:
+    return bool({"#", "publish.#"} & set(trace_keys(settings)))
 
 
 def endpoint(settings: Settings, vhost: str) -> Endpoint:

@@ -16,6 +16,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from auditor.audit import Connection, Notice, Outcome, Step, VhostAudit
+from auditor.completeness import Counting
+from auditor.core.completeness import Reading
 from auditor.core.events import TraceEvent
 from auditor.core.gaps import GapReason
 from auditor.core.judge import Inspection
@@ -70,13 +72,17 @@ class Watch:
         audit: VhostAudit,
         management: Management | None,
         thread: AuditThread,
+        counting: Counting | str,
     ) -> None:
+        """`counting` reads the broker's counters, or says why nobody does."""
         self._endpoint = endpoint
         self._settings = settings
         self._canary = canary
         self._audit = audit
         self._management = management
         self._thread = thread
+        self._counting = counting if isinstance(counting, Counting) else None
+        self._uncounted = counting if isinstance(counting, str) else None
         self._stopping = asyncio.Event()
         self._tap: Tap | None = None
         self._next_canary = 1
@@ -93,6 +99,7 @@ class Watch:
         self._sent: list[Sighting] = []
         self._inspections: list[Inspection] = []
         self._notices: list[Notice] = []
+        self._counts: list[Reading] = []
 
     @property
     def vhost(self) -> str:
@@ -151,16 +158,19 @@ class Watch:
             self._tap = tap
             try:
                 self._connected()
-                await _first_to_end(
+                jobs = [
                     self._read(tap, control.inspector()),
                     self._send_canaries(control),
                     self._inspect(control.inspector()),
-                )
+                ]
+                if self._counting is not None:
+                    jobs.append(self._counting.run(self._counted))
+                await _first_to_end(*jobs)
             finally:
                 self._tap = None
                 self._settled = await tap.close() and not self._owing
 
-    # the three things that go on during a session
+    # the things that go on during a session
 
     async def _read(self, tap: Tap, inspector: Inspector) -> None:
         settings = self._settings
@@ -202,6 +212,11 @@ class Watch:
         while True:
             found = await inspector.inspect(await self._to_inspect.get())
             self._inspections.append(found)  # not in one line with the await: a step replaces the list meanwhile
+
+    def _counted(self, reading: Reading | None, uncounted: str | None) -> None:
+        self._uncounted = uncounted
+        if reading is not None:
+            self._counts.append(reading)
 
     # the firehose
 
@@ -278,8 +293,10 @@ class Watch:
             self._notices,
             Connection(connected, not connected and self._settled, self._broker, self._problem, self._queue_depth),
             _now(),
+            self._counts,
+            self._uncounted,
         )
-        self._rescued, self._sent, self._inspections, self._notices = [], [], [], []
+        self._rescued, self._sent, self._inspections, self._notices, self._counts = [], [], [], [], []
         try:
             return await self._thread.run(lambda: self._audit.step(step))
         except LedgerError as error:

@@ -91,6 +91,12 @@ def span(seconds: float) -> str:
     return f"{sign}{int(seconds // 86400)}d{int(seconds % 86400 // 3600):02}h"
 
 
+def clock(at: int) -> str:
+    """Return microseconds since the epoch as a time of day, UTC, with its date unless that is today."""
+    then = datetime.fromtimestamp(at // 1_000_000, UTC)
+    return then.strftime("%H:%M:%S" if then.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%S")
+
+
 def _cell(value: Any) -> Any:
     text = _as_text(value)
     # a spreadsheet takes a cell that begins so for a formula, and the ids in it are whatever a publisher sent

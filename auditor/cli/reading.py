@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from auditor.cli.output import Format, Since, formats, show, span
+from auditor.cli.output import Format, Since, clock, formats, show, span
 from auditor.core.hops import AGAINST, Reason, State
 from auditor.ledger.queries import Reader
 from auditor.settings import load
@@ -19,7 +19,7 @@ from auditor.settings import load
 _HOP = ("published", "age_seconds", "order_id", "message_id", "flow", "queue", "state", "reason")
 _TIMELINE = ("time", "event", "stage", "sender", "exchange", "queue", "state", "reason", "wait_seconds", "message_id")
 _DELIVERY = ("received", "queue", "attempt", "wait_seconds", "redelivered", "consumer_user", "consumer_connection")
-_GAP = ("vhost", "reason", "began", "ended", "seconds")
+_GAP = ("vhost", "reason", "began", "ended", "seconds", "missing")
 _BAD_NEWS = 1
 _STALE = 10.0  # seconds; the daemon renews its status every second
 
@@ -152,7 +152,7 @@ def status(reader: Reader, *, output: Format) -> None:
 def coverage(reader: Reader, *, output: Format) -> None:
     """Show how much of the time since the first start was audited, and each span that was not."""
     rows = reader.coverage()
-    show(rows, ("vhost", "since", "until", "seconds", "gaps", "gap_seconds", "audited_share"), output)
+    show(rows, ("vhost", "since", "until", "seconds", "gaps", "gap_seconds", "missing", "audited_share"), output)
     gaps = reader.gaps()
     if output == "table" and gaps:
         click.echo("\nNot audited:")
@@ -180,5 +180,20 @@ def _tell(row: dict[str, Any]) -> None:
     click.echo(f"  watermark    {seen}")
     click.echo(f"  open hops    {row['open_hops']:,}")
     click.echo(f"  events       {row['published']:,} published, {row['delivered']:,} delivered")
+    click.echo(f"  completeness {_completeness(row)}")
+    if row["completeness_note"]:
+        click.echo(f"               {row['completeness_note']}")
     click.echo(f"  orphans      {row['orphans']:,} deliveries without a known publish")
     click.echo(f"  undecodable  {row['undecodable']:,} events")
+
+
+def _completeness(row: dict[str, Any]) -> str:
+    """Tell how the broker's counter compares with the ledger."""
+    if row["counted"] is None:
+        return "not compared with the broker's counters"
+    since = clock(row["counted_since_at"])
+    least, most = row["seen_least"], row["seen_most"]
+    # under traffic the two cannot be read at one instant
+    seen = f"{least:,}" if least == most else f"between {least:,} and {most:,}"
+    told = f"the broker counted {row['counted']:,} publishes since {since}, the ledger has {seen}"
+    return f"{told}; {row['missing']:,} are missing" if row["missing"] else told

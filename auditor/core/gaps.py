@@ -22,6 +22,7 @@ class GapReason(StrEnum):
     QUEUE_GONE = "queue_gone"  # the trace queue was not there
     OVERFLOW = "overflow"  # the trace queue dropped events
     POISON = "poison"  # the trace queue had to be emptied of an event that cannot be delivered
+    INCOMPLETE = "incomplete"  # the broker counted more publishes than were seen
     BLIND = "blind"  # no canary came back, and why is not known
 
     @property
@@ -43,6 +44,7 @@ class Gap:
     noticed_at: int
     to_at: int | None = None  # None: it still lasts
     began: bool = False  # a canary that never came back proves that it did not begin later
+    missing: int | None = None  # publishes that the broker counted and that were not seen; None: not known
 
     def covers(self, from_at: int, to_at: int) -> bool:
         """Whether the gap overlaps a span of time."""

@@ -63,8 +63,11 @@ class PrivateBroker(Broker):
     Only a process killed with SIGKILL leaves the node's folder behind; the node itself dies with it even then.
     """
 
-    def __init__(self, wrapper: Sequence[str] = (), *, progress: Progress = silent) -> None:
-        """`wrapper` is a command put before RabbitMQ's own; it must run them in place and see the temporary folder."""
+    def __init__(self, wrapper: Sequence[str] = (), *, advanced: str = "[].\n", progress: Progress = silent) -> None:
+        """`wrapper` is a command put before RabbitMQ's own; it must run them in place and see the temporary folder.
+
+        `advanced` is what its advanced.config holds.
+        """
         super().__init__(
             origin="a private node of " + shlex.join([*wrapper, self._program("rabbitmq-server", wrapper)])
         )
@@ -72,6 +75,7 @@ class PrivateBroker(Broker):
         self.user = "administrator"
         self.password = secrets.token_urlsafe(24)
         self._wrapper = list(wrapper)
+        self._advanced = advanced
         self._progress = progress
         self._folder: Path | None = None
         self._environment: dict[str, str] = {}
@@ -189,7 +193,7 @@ class PrivateBroker(Broker):
             )
         )
         advanced = folder / "advanced.config"
-        advanced.write_text("[].\n")
+        advanced.write_text(self._advanced)
         plugins = folder / "enabled_plugins"
         plugins.write_text("[rabbitmq_management].\n")
         cookie = folder / ".erlang.cookie"

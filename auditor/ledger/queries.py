@@ -19,6 +19,9 @@ from auditor.ledger.words import AGAINST_SQL, OPEN_SQL, STATES
 Row = dict[str, Any]
 
 _WHAT = "The ledger could not be read"
+_STATUS = """SELECT s.*, c.since_at AS counted_since_at, c.compared_at AS counted_until_at, c.counted,
+    c.seen_least, c.seen_most, c.missing, c.note AS completeness_note
+FROM status s LEFT JOIN completeness c ON c.vhost = s.vhost ORDER BY s.vhost"""
 _DAY = 86_400_000_000  # microseconds
 
 
@@ -146,8 +149,8 @@ class Reader:
         )
 
     def status(self) -> list[Row]:
-        """Return how the audit stands, one row a vhost."""
-        return self._rows("SELECT * FROM status ORDER BY vhost")
+        """Return how the audit stands, one row a vhost, with what `completeness` has of it."""
+        return self._rows(_STATUS)
 
     def gaps(self, limit: int | None = 100) -> list[Row]:
         """Return the gaps, newest first."""

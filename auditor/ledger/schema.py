@@ -123,7 +123,8 @@ CREATE TABLE gaps (
     vhost TEXT NOT NULL,
     reason TEXT NOT NULL,
     from_at INTEGER,
-    to_at INTEGER
+    to_at INTEGER,
+    missing INTEGER
 ) STRICT;
 
 CREATE TABLE seen (
@@ -145,10 +146,28 @@ CREATE TABLE status (
     delivered INTEGER NOT NULL,
     undecodable INTEGER NOT NULL,
     orphans INTEGER NOT NULL,
+    traced INTEGER NOT NULL,
     pid INTEGER NOT NULL,
     version TEXT NOT NULL,
     broker TEXT NOT NULL,
     problem TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE completeness (
+    vhost TEXT PRIMARY KEY,
+    note TEXT,
+    since_at INTEGER,
+    compared_at INTEGER,
+    counted INTEGER,
+    seen_least INTEGER,
+    seen_most INTEGER,
+    missing INTEGER,
+    counter INTEGER,
+    canaries INTEGER,
+    nodes TEXT,
+    lowest INTEGER,
+    highest INTEGER,
+    highest_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE blocks (

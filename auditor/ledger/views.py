@@ -260,13 +260,13 @@ _GAP_LIST = f"""SELECT id, vhost, reason,
     {iso("from_at", "began")},
     {iso("to_at", "ended")},
     (ifnull(to_at, {_NOW} * 1000000) - from_at) / 1e6 AS seconds,
-    to_at IS NULL AS open, from_at, to_at
+    missing, to_at IS NULL AS open, from_at, to_at
 FROM gaps"""
 
 _COVERAGE = f"""SELECT vhost,
     {iso("audited_from", "since")},
     {iso("audited_to", "until")},
-    (audited_to - audited_from) / 1e6 AS seconds, gaps, gap_seconds,
+    (audited_to - audited_from) / 1e6 AS seconds, gaps, gap_seconds, missing,
     CASE WHEN audited_to > audited_from
         THEN max(0.0, 1.0 - gap_seconds * 1e6 / (audited_to - audited_from)) END AS audited_share,
     audited_from AS since_at, audited_to AS until_at
@@ -279,7 +279,8 @@ FROM (
         ) AS audited_from,
         (SELECT count(*) FROM gaps g WHERE g.vhost = s.vhost AND g.from_at IS NOT NULL) AS gaps,
         (SELECT ifnull(sum(ifnull(g.to_at, max(s.watermark, g.from_at)) - g.from_at), 0) / 1e6
-            FROM gaps g WHERE g.vhost = s.vhost AND g.from_at IS NOT NULL) AS gap_seconds
+            FROM gaps g WHERE g.vhost = s.vhost AND g.from_at IS NOT NULL) AS gap_seconds,
+        (SELECT sum(g.missing) FROM gaps g WHERE g.vhost = s.vhost) AS missing
     FROM status s
 )"""
 

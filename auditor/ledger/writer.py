@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
+from auditor.core.completeness import Span
 from auditor.core.seen import Unconfirmed
 from auditor.ledger import letters, opening, seen
 from auditor.ledger.interning import Clients, Names
@@ -38,6 +39,7 @@ class Status(NamedTuple):
     delivered: int
     undecodable: int
     orphans: int
+    traced: int  # trace events of publishes, read or not, but those of canaries
     pid: int
     version: str  # of the auditor
     broker: str  # product and version
@@ -56,6 +58,13 @@ class Undecodable(NamedTuple):
     received_at: int
 
 
+class Compared(NamedTuple):
+    """How the broker's counter of publishes compares with what was seen."""
+
+    span: Span | None  # None: there is nothing to tell yet
+    note: str | None  # why there is none, in words
+
+
 class GapRow(NamedTuple):
     """A span of time that was not audited."""
 
@@ -64,6 +73,7 @@ class GapRow(NamedTuple):
     reason: str
     from_at: int | None  # None: since ever
     to_at: int | None  # None: still going on
+    missing: int | None = None  # publishes that were counted and not seen; None: not known
 
 
 _MESSAGES = Insert(
@@ -93,9 +103,13 @@ _UNDECODABLE = Insert(
     "INSERT INTO undecodable (vhost, routing_key, cause, header, body_size, body_digest, received_at)", 7
 )
 _GAPS = Insert(
-    "INSERT INTO gaps (id, vhost, reason, from_at, to_at)",
-    5,
-    "ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, from_at = excluded.from_at, to_at = excluded.to_at",
+    "INSERT INTO gaps (id, vhost, reason, from_at, to_at, missing)",
+    6,
+    "ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, from_at = excluded.from_at, to_at = excluded.to_at,"
+    " missing = excluded.missing",
+)
+_COMPLETENESS = Insert(
+    f"INSERT OR REPLACE INTO completeness (vhost, note, {', '.join(Span._fields)})", 2 + len(Span._fields)
 )
 _STATUS = Insert(f"INSERT OR REPLACE INTO status ({', '.join(Status._fields)})", len(Status._fields))
 
@@ -159,6 +173,7 @@ class Ledger:
         undecodable: Sequence[Undecodable] = (),
         gaps: Sequence[GapRow] = (),
         unconfirmed: Unconfirmed | None = None,
+        compared: Compared | None = None,
     ) -> None:
         """Write a batch of one vhost (`status.vhost`) in one transaction; LedgerError if nothing of it was written."""
         with self.transaction("A batch could not be written to the ledger") as conn:
@@ -179,6 +194,9 @@ class Ledger:
             _GAPS.run(conn, [value for gap in gaps for value in gap])
             if unconfirmed is not None:
                 seen.write(conn, status.vhost, unconfirmed)
+            if compared is not None:
+                span = compared.span or [None] * len(Span._fields)
+                _COMPLETENESS.run(conn, [status.vhost, compared.note, *span])
             _STATUS.run(conn, list(status))
             self._lookup.add(changes.messages)
 
@@ -199,9 +217,17 @@ class Ledger:
         with self._reading():
             return seen.read(self._conn, vhost)
 
+    def span(self, vhost: str) -> Span | None:
+        """Return how the broker's counter compared with what was seen when that was last told."""
+        sql = f"SELECT {', '.join(Span._fields)} FROM completeness WHERE vhost = ? AND since_at IS NOT NULL"
+        with self._reading():
+            row = self._conn.execute(sql, (vhost,)).fetchone()
+        return None if row is None else Span._make(row)
+
     def gaps(self, vhost: str, since: int) -> list[GapRow]:
         """Return the gaps that ended after `since` or have not ended, by id."""
-        sql = "SELECT id, vhost, reason, from_at, to_at FROM gaps WHERE vhost = ? AND ifnull(to_at, ?) >= ? ORDER BY id"
+        columns = ", ".join(GapRow._fields)
+        sql = f"SELECT {columns} FROM gaps WHERE vhost = ? AND ifnull(to_at, ?) >= ? ORDER BY id"
         with self._reading():
             return [GapRow._make(row) for row in self._conn.execute(sql, (vhost, since, since))]
 

@@ -1,6 +1,6 @@
-"""The few questions that only the broker's management API answers: is the firehose on, and turn it on.
+"""The few questions that only the broker's management API answers: is the firehose on, and what was counted.
 
-Blocking, on the standard library's HTTP client: it is asked a few times an hour. Call it from a thread.
+Blocking, on the standard library's HTTP client: it is asked a few times a minute. Call it from a thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from auditor.errors import BrokerError
@@ -27,6 +27,14 @@ _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a broker with very many vhosts lists th
 
 class Missing(BrokerError):
     """The management API knows no such thing."""
+
+
+class Counters(NamedTuple):
+    """The broker's counters of a vhost, as they were last collected, since its nodes were started."""
+
+    published: int  # publishes to any exchange
+    canaries: int  # of these, to the canaries' exchange
+    nodes: tuple[str, ...]  # that counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,42 @@ class Management:
             body["default_queue_type"] = metadata["default_queue_type"]
         self.call("PUT", "vhosts", vhost, body=body)
 
+    def counters(self, vhost: str, exchange: str) -> Counters | None:
+        """Return what the broker counted in the vhost; `exchange` is that of the canaries.
+
+        None when there is nothing to go by now: a node is down, the counters were collected between two questions, or
+        not at all yet. Needs the tag `monitoring` and some permission in the vhost.
+        """
+        before = self._published(vhost)
+        stats = self.call("GET", "exchanges", vhost, exchange, expected=dict).get("message_stats") or {}
+        if before is None or "publish_in" not in stats or self._published(vhost) != before:
+            return None
+        return Counters(before[0], int(stats["publish_in"]), before[1])
+
+    def uses_transactions(self, vhost: str) -> bool:
+        """Tell whether some channel of the vhost uses transactions; needs what `counters` needs."""
+        tags = self.call("GET", "whoami", expected=dict).get("tags", ())
+        tags = tags.split(",") if isinstance(tags, str) else tags
+        if not {"monitoring", "administrator"} & set(tags):
+            raise BrokerError(
+                "The management API tells this user of its own channels only",
+                on=f"{self.url} as {self.user}",
+                hint=f"rabbitmqctl set_user_tags {self.user} monitoring",
+            )
+        channels = self.call("GET", "vhosts", vhost, "channels", columns="transactional", expected=list)
+        return any(isinstance(channel, dict) and channel.get("transactional") is True for channel in channels)
+
+    def _published(self, vhost: str) -> tuple[int, tuple[str, ...]] | None:
+        """Return the counter of publishes and the nodes, if all of them are up."""
+        columns = "name,message_stats.publish,cluster_state"
+        for entry in self.call("GET", "vhosts", columns=columns, expected=list):
+            if isinstance(entry, dict) and entry.get("name") == vhost:
+                state = entry.get("cluster_state") or {}
+                count = (entry.get("message_stats") or {}).get("publish")
+                up = all(word == "running" for word in state.values())
+                return (int(count), tuple(sorted(state))) if up and count is not None else None
+        return None
+
     def server_time(self) -> float:
         """Return the broker's clock, seconds since the epoch, to the second."""
         _, headers = self._ask("GET", ("vhosts",), None)
@@ -73,12 +117,21 @@ class Management:
             raise BrokerError("The management API does not tell its time", on=self.url)
         return parsedate_to_datetime(said).timestamp()
 
-    def call(self, method: str, *path: str, body: dict[str, Any] | None = None, expected: type[Any] = object) -> Any:
+    def call(
+        self,
+        method: str,
+        *path: str,
+        columns: str = "",
+        body: dict[str, Any] | None = None,
+        expected: type[Any] = object,
+    ) -> Any:
         """Make one call and return its answer; the parts of the path are quoted here.
+
+        `columns` are those wanted of a list; some versions give all of them all the same.
 
         BrokerError when it is refused (Missing, when there is no such thing) or not answered by what was expected.
         """
-        answer = self._ask(method, path, body)[0]
+        answer = self._ask(method, path, body, columns)[0]
         if not isinstance(answer, expected):
             raise BrokerError(
                 "This is no management API",
@@ -88,11 +141,14 @@ class Management:
             )
         return answer
 
-    def _ask(self, method: str, path: Sequence[str], body: dict[str, Any] | None) -> tuple[Any, Message]:
+    def _ask(
+        self, method: str, path: Sequence[str], body: dict[str, Any] | None, columns: str = ""
+    ) -> tuple[Any, Message]:
         credentials = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         try:
             request = urllib.request.Request(
-                "/".join([self.url.rstrip("/"), "api", *(quote(part, safe="") for part in path)]),
+                "/".join([self.url.rstrip("/"), "api", *(quote(part, safe="") for part in path)])
+                + (f"?columns={columns}" if columns else ""),
                 method=method,
                 data=None if body is None else json.dumps(body).encode(),
                 headers={"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},

@@ -33,6 +33,7 @@ def status(**fields: object) -> Status:
         "delivered": 0,
         "undecodable": 0,
         "orphans": 0,
+        "traced": 0,
         "pid": 1,
         "version": "0",
         "broker": "3.10.8",

@@ -40,6 +40,7 @@ def status(vhost: str = "/", *, updated_at: int = START, **others: object) -> St
         "delivered": 0,
         "undecodable": 0,
         "orphans": 0,
+        "traced": 0,
         "pid": 1,
         "version": "0",
         "broker": "RabbitMQ 3.10.8",

@@ -123,7 +123,7 @@ def in_ledger(path: Path, sessions: Sequence[Sequence[Content]]) -> dict[str, li
         pace=Pace(canary_interval=1_000_000, orphan_wait=5_000_000, reinspect=30_000_000),
         now=RECEIVED_AT,
     )
-    nothing: dict[str, Any] = {name: [] for name in Step._fields}
+    nothing: dict[str, Any] = {name: [] for name in Step._fields} | {"uncounted": None}
     for contents in sessions:
         for at in range(0, len(contents), 10):
             step = {"contents": contents[at : at + 10], "connection": Connection(True), "now": RECEIVED_AT + at}

@@ -1,0 +1,71 @@
+"""A broker that keeps the firehose on over its restarts, as config/rabbitmq shows: nothing goes unaudited."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from auditor.demo.broker import PrivateBroker, program
+from tests.acceptance.harness import Auditor
+from tests.acceptance.scene import open_scene
+
+ADVANCED = Path(__file__).parents[2] / "config" / "rabbitmq" / "advanced.config"
+
+
+@pytest.fixture
+def node(test_environ: dict[str, str], broker: object) -> Iterator[PrivateBroker]:
+    """A node with our advanced.config."""
+    wrapper = shlex.split(test_environ.get("AUDITOR_TEST_RABBITMQ_COMMAND", ""))
+    if not wrapper and not program("rabbitmq-server"):
+        pytest.skip("RabbitMQ is not installed here: the tests use a broker that was given, or a container")
+    with PrivateBroker(wrapper, advanced=ADVANCED.read_text()) as node:
+        yield node
+
+
+@pytest.mark.timeout(300)
+async def test_a_broker_that_keeps_the_firehose_on_is_audited_from_its_first_moment(
+    node: PrivateBroker, tmp_path: Path
+) -> None:
+    auditor = await asyncio.to_thread(Auditor, node, "/", tmp_path)
+    auditor.settings["tap"]["enable_firehose"] = False
+    auditor.settings["audit"]["completeness_interval"] = 1.0
+
+    async def compared_since(at: int) -> None:
+        await auditor.until(
+            lambda reader: (row := auditor.status(reader)) and (row["counted_since_at"] or 0) > at,
+            "the counters are compared",
+            bound=90,
+        )
+
+    try:
+        auditor.start()
+        await auditor.reading()
+        async with open_scene(auditor, "before") as before:
+            await before.queue("inbox")
+            await before.publish("m1")
+            await before.settled()
+        await compared_since(0)
+        stopped_at = time.time_ns() // 1000
+        await asyncio.to_thread(node.stop)
+        await asyncio.to_thread(node.start)
+        # nobody turns anything on, and this is published as early as can be
+        async with open_scene(auditor, "after") as after:
+            await after.publish("m2", "nowhere")
+            started_at = time.time_ns() // 1000
+            assert ("m2", "nowhere", "lost", "queue_missing") in await after.claims()
+        gaps = auditor.ask(lambda reader: reader.gaps())
+        for gap in gaps[:-1]:
+            assert gap["to_at"] - gap["from_at"] <= started_at - stopped_at
+        assert gaps[-1]["reason"] == "first_start"
+        (coverage,) = auditor.ask(lambda reader: reader.coverage())
+        assert coverage["gap_seconds"] * 1e6 <= started_at - stopped_at
+        # the counters have begun again, and what is compared with them has too
+        await compared_since(stopped_at)
+        assert "incomplete" not in [gap["reason"] for gap in auditor.ask(lambda reader: reader.gaps())]
+    finally:
+        await asyncio.to_thread(auditor.close)
