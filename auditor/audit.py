@@ -277,7 +277,7 @@ class VhostAudit:
         gap = self._gaps.sighted(sighting.at)
         if gap is not None:
             gaps[gap.id] = gap
-        for missing in self._completeness.sighted(sighting.at, self._totals.traced):
+        for missing in self._completeness.sighted(self._watermark.at, self._totals.traced):
             sized = self._gap_of(missing)
             gaps[sized.id] = sized
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
@@ -151,9 +152,27 @@ def test_counters_that_begin_again_are_no_loss(after: int, other_node: bool) -> 
     assert span.seen_least == span.seen_most == span.counted
 
 
+@pytest.mark.parametrize("change", ["a node comes back with its counters", "the canaries' exchange is made again"])
+def test_a_counter_that_jumps_for_a_known_cause_is_no_loss(change: str) -> None:
+    audit = Audit(SmallBroker(burst(0, 100, 10)))
+    audit.run(100 * SECOND, lag=0, behind=0, interval=5 * SECOND)
+    span = audit.completeness.span
+    assert span is not None
+    nodes, canaries = ("rabbit@one rabbit@two", 200) if change.startswith("a node") else (span.nodes, 3)
+    for number in range(10):
+        audit.now += 5 * SECOND
+        audit.completeness.arrived(audit.now, 1000)
+        audit.missing += audit.completeness.sighted(audit.now, 1000)
+        audit.completeness.read(Reading(1500, canaries + number, nodes, audit.now, audit.now, False))
+    assert audit.missing == []
+    now = audit.completeness.span
+    assert now is not None
+    assert now.since_at > span.since_at
+
+
 def test_what_is_committed_later_than_it_is_traced_is_no_loss() -> None:
     # traced in the first minute, counted in the third; the channel is gone then
-    broker = SmallBroker([150 * SECOND] * 500, uncounted=burst(30, 10, 50))
+    broker = SmallBroker([150 * SECOND] * 500, lost=set(range(500)), uncounted=burst(30, 10, 50))
     audit = Audit(broker)
     audit.run(30 * SECOND, lag=0, behind=0, interval=5 * SECOND)
     audit.run(150 * SECOND, lag=0, behind=0, interval=5 * SECOND, transactional=True)

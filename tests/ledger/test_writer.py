@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from auditor.core.changes import Changes
+from auditor.core.completeness import Span
 from auditor.core.hops import OPEN, Reason, State
 from auditor.errors import LedgerError
 from auditor.ledger import lookup
 from auditor.ledger.layout import BLOCK
 from auditor.ledger.queries import Reader
-from auditor.ledger.writer import MAX_HEADER, GapRow, Ledger, Undecodable
+from auditor.ledger.writer import MAX_HEADER, Compared, GapRow, Ledger, Undecodable
 from tests.ledger.rows import delivered, delivery, hop, message, orphan
 from tests.ledger.synthetic import START, status, traffic
 
@@ -260,3 +261,22 @@ def test_routing_keys_that_are_used_once_are_no_names(ledger: Ledger) -> None:
         ("order.ORD-1.changed",),
         ("order.changed",),
     ]
+
+
+def test_how_the_counters_compare_comes_back_and_is_told_with_the_status(ledger: Ledger) -> None:
+    assert ledger.span("/") is None
+    ledger.commit(Changes(), status=status(), compared=Compared(None, "no management"))
+    assert ledger.span("/") is None
+    with Reader.open(ledger.path) as reader:
+        assert [(row["counted"], row["completeness_note"]) for row in reader.status()] == [(None, "no management")]
+    span = Span(START, START + 9, 100, 95, 97, 3, 1100, 40, "rabbit@h", -7, -5, START + 4)
+    gap = GapRow(1, "/", "incomplete", START, START + 9, 3)
+    ledger.commit(Changes(), status=status(), gaps=[gap], compared=Compared(span, None))
+    ledger.commit(Changes(), status=status())  # one that has nothing new to tell changes nothing
+    assert ledger.span("/") == span
+    assert ledger.gaps("/", START) == [gap]
+    with Reader.open(ledger.path) as reader:
+        (row,) = reader.status()
+        told = ("counted_since_at", "counted_until_at", "counted", "seen_least", "seen_most", "missing")
+        assert [row[name] for name in told] == [START, START + 9, 100, 95, 97, 3]
+        assert [row["missing"] for row in reader.gaps()] == [row["missing"] for row in reader.coverage()] == [3]
