@@ -51,5 +51,9 @@ class LedgerError(AuditorError):
     exit_code = 3
 
 
+class LedgerDamaged(LedgerError):
+    """The ledger's file does not hold what was written to it: no further attempt will help, another file will."""
+
+
 def _rebuild(kind: type[AuditorError], what: str, on: str, why: str, hint: str) -> AuditorError:
     return kind(what, on=on, why=why, hint=hint)

@@ -23,6 +23,7 @@ class GapReason(StrEnum):
     OVERFLOW = "overflow"  # the trace queue dropped events
     POISON = "poison"  # the trace queue had to be emptied of an event that cannot be delivered
     INCOMPLETE = "incomplete"  # the broker counted more publishes than were seen
+    LEDGER_DAMAGED = "ledger_damaged"  # what was recorded lies in a damaged ledger, moved aside
     BLIND = "blind"  # no canary came back, and why is not known
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 
 from auditor.ledger.layout import BLOCK, BLOCK_BITS, MERGED
 from auditor.ledger.lookup import merged_block
@@ -16,6 +17,7 @@ from auditor.ledger.writer import Ledger
 
 _WHAT = "Old entries could not be removed from the ledger"
 _MARGIN = 2 * 86_400_000_000  # microseconds: names are kept a little longer, in case the clock was set back
+_GIVE_UP_EVERY = 100_000  # steps of SQLite's machine between two looks whether to give up: some milliseconds
 _VACUUM_PAGES = 500  # pages given back to the file system after each chunk, 2 MB
 
 # How bad the worst hop is: 0 healthy (or none), 1 a verdict, 2 open.
@@ -40,11 +42,28 @@ _USES: dict[str, dict[str, tuple[str, ...]]] = {
 """Interned text, and the columns that refer to it."""
 
 
-def prune(ledger: Ledger, *, healthy_before: int, verdicts_before: int, chunk: int = 2000) -> int:
+def prune(
+    ledger: Ledger,
+    *,
+    healthy_before: int,
+    verdicts_before: int,
+    chunk: int = 2000,
+    give_up: Callable[[], bool] = lambda: False,
+) -> int:
     """Remove the next chunk of what is older; return how many rows went, 0 when the round is done.
 
-    Times are microseconds since the epoch. The caller repeats until 0, with other work in between.
+    Times are microseconds since the epoch. The caller repeats until 0, with other work in between. LedgerError when
+    `give_up` has become true meanwhile; then nothing was removed.
     """
+    conn = ledger.db.conn
+    conn.set_progress_handler(give_up, _GIVE_UP_EVERY)
+    try:
+        return _prune(ledger, healthy_before, verdicts_before, chunk)
+    finally:
+        conn.set_progress_handler(None, 0)
+
+
+def _prune(ledger: Ledger, healthy_before: int, verdicts_before: int, chunk: int) -> int:
     removed = _messages(ledger, healthy_before, verdicts_before, chunk)
     if not removed:
         removed = _others(ledger, healthy_before, verdicts_before, chunk)

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from auditor import __version__
 from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
 from auditor.core.completeness import Span
+from auditor.core.gaps import GapReason
 from auditor.core.seen import Unconfirmed
-from auditor.ledger import letters, opening, seen
+from auditor.errors import LedgerDamaged
+from auditor.ledger import damage, letters, opening, seen
 from auditor.ledger.interning import Clients, Names
+from auditor.ledger.lock import Lock
 from auditor.ledger.lookup import Lookup
+from auditor.ledger.room import Room
 from auditor.ledger.statements import Insert
 from auditor.ledger.words import REASONS, STATES
 
@@ -111,19 +117,24 @@ _GAPS = Insert(
 _COMPLETENESS = Insert(
     f"INSERT OR REPLACE INTO completeness (vhost, note, {', '.join(Span._fields)})", 2 + len(Span._fields)
 )
+_COMMIT = "A batch could not be written to the ledger"
 _STATUS = Insert(f"INSERT OR REPLACE INTO status ({', '.join(Status._fields)})", len(Status._fields))
 
 
 class Ledger:
     """The ledger as its one writer sees it. Make it with `open`."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: Lock, min_free: int) -> None:
         """Open the file; `lock` is held until `close`."""
         self.path = path
+        self.moved: damage.Moved | None = None  # the damaged ledger in whose place this one was begun
         self._lock = lock
+        self._min_free = min_free
+        self._undone = False  # a transaction was, and the caches may know what it had written
         self.prune_at = (0, 0)  # block and message at which `retention.prune` goes on
-        self.db = opening.connect(path)
+        self.db = opening.connect(path, look_through=not lock.left_closed)
         self._conn = self.db.conn
+        self._room = Room(path, self._conn, min_free)
         try:
             self.names = Names(self._conn)
             self.clients = Clients(self._conn)
@@ -135,21 +146,39 @@ class Ledger:
             raise letters.refused("The ledger could not be read", path, exc) from exc
 
     @classmethod
-    def open(cls, path: Path) -> Ledger:
-        """Open the ledger for writing, made and migrated as needed; LedgerError says what is against it."""
-        lock = opening.lock(path)
+    def open(cls, path: Path, *, min_free: int = 0, vhosts: Sequence[str] = ()) -> Ledger:
+        """Open the ledger for writing, made and migrated as needed; LedgerError says what is against it.
+
+        While less than `min_free` bytes of its disk are free, `commit` refuses batches. A damaged ledger is moved
+        aside (`moved`), and the new one begins with a gap for each of `vhosts`.
+        """
+        lock = Lock.take(path, opening.WHAT)
         try:
-            return cls(path, lock)
+            try:
+                if lock.left_damaged and damage.is_ours(path):
+                    raise letters.damaged(opening.WHAT, path, "it was when it was last written")
+                ledger = cls(path, lock, min_free)
+            except LedgerDamaged as error:
+                moved = damage.move_aside(path, error)
+                ledger = cls(path, lock, min_free)
+                ledger._begin_again(moved, vhosts)
+            lock.in_use()
+            return ledger
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
-    def close(self) -> None:
-        """Close the file; the log is worked off and removed unless somebody reads."""
+    def close(self, *, damaged: bool = False) -> None:
+        """Close the file; the log is worked off and removed unless somebody reads.
+
+        `damaged`: it was found so, and the next `open` is to move it aside.
+        """
         self._conn.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if damaged:
+            self._lock.damaged()
+        else:
+            self._lock.closed()
+        self._lock.release()
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
@@ -157,10 +186,14 @@ class Ledger:
         try:
             self._conn.execute("BEGIN IMMEDIATE")
             try:
+                if self._undone:
+                    self._forget()
                 yield self._conn
                 self._conn.execute("COMMIT")
             except BaseException:
-                self._forget()
+                self._undone = True
+                if self._conn.in_transaction:  # a full disk has undone it already
+                    self._conn.execute("ROLLBACK")
                 raise
         except sqlite3.Error as exc:
             raise letters.refused(what, self.path, exc) from exc
@@ -176,7 +209,10 @@ class Ledger:
         compared: Compared | None = None,
     ) -> None:
         """Write a batch of one vhost (`status.vhost`) in one transaction; LedgerError if nothing of it was written."""
-        with self.transaction("A batch could not be written to the ledger") as conn:
+        events = changes.messages or changes.hops or changes.orphans or changes.adopted or undecodable
+        if events and self._room.is_short():
+            raise letters.little_room(_COMMIT, self.path, self._min_free)
+        with self.transaction(_COMMIT) as conn:
             self.names.on(status.updated_at)
             self.clients.on(status.updated_at)
             if changes.messages:
@@ -199,6 +235,12 @@ class Ledger:
                 _COMPLETENESS.run(conn, [status.vhost, compared.note, *span])
             _STATUS.run(conn, list(status))
             self._lookup.add(changes.messages)
+
+    def tell(self, vhost: str, problem: str | None, now: int) -> None:
+        """Have the status of a vhost say this, while no batch can be written; LedgerError if even that cannot be."""
+        with self.transaction("The status could not be written to the ledger") as conn:
+            sql = "UPDATE status SET problem = ?, updated_at = ?, pid = ?, version = ? WHERE vhost = ?"
+            conn.execute(sql, (problem, now, os.getpid(), __version__, vhost))
 
     @property
     def next_message_id(self) -> int:
@@ -257,13 +299,25 @@ class Ledger:
         number: int = self._conn.execute(f"SELECT ifnull(max(id), 0) + 1 FROM {table}").fetchone()[0]
         return number
 
+    def _begin_again(self, moved: damage.Moved, vhosts: Sequence[str]) -> None:
+        """Begin in the place of a damaged ledger: from where that one had seen, nothing is claimed for some time."""
+        self.moved = moved
+        now = time.time_ns() // 1000
+        with self.transaction("A new ledger could not be begun") as conn:
+            for number, vhost in enumerate(vhosts, self.next_gap_id):
+                seen_until = moved.watermarks.get(vhost)
+                _GAPS.run(conn, [number, vhost, GapReason.LEDGER_DAMAGED.value, seen_until, None])
+                if seen_until is not None:
+                    rest = (None, now, None, 0, 0, 0, 0, 0, os.getpid(), __version__, "", None)
+                    _STATUS.run(conn, [vhost, False, seen_until, *rest])
+        self.next_gap_id += len(vhosts)
+
     def _forget(self) -> None:
-        """Undo a transaction, and with it what the caches learned in it."""
-        if self._conn.in_transaction:  # a full disk has undone it already
-            self._conn.execute("ROLLBACK")
+        """Forget what the caches learned in a transaction that was undone."""
         self.names.clear()
         self.clients.clear()
         self._lookup.reload()
+        self._undone = False
 
     def _message_values(self, messages: list[MessageRow]) -> list[Any]:
         names, clients = self.names, self.clients

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -17,7 +16,7 @@ from auditor.ledger.queries import Reader
 from auditor.ledger.writer import Ledger
 from tests.ledger.nobody import as_nobody
 from tests.ledger.rows import message
-from tests.ledger.synthetic import status, write
+from tests.ledger.synthetic import status
 
 
 def test_an_empty_ledger_is_made_with_its_settings(path: Path) -> None:
@@ -83,15 +82,6 @@ def test_another_programs_database_is_refused(path: Path, opener: type[Ledger] |
     conn.close()
     with pytest.raises(LedgerError, match="not a ledger"):
         opener.open(path)
-
-
-def test_a_damaged_file_is_refused_by_the_writer(path: Path) -> None:
-    write(path, 3000)
-    with path.open("r+b") as file:
-        file.seek(40 * 4096)
-        file.write(os.urandom(100 * 4096))
-    with pytest.raises(LedgerError, match=r"damaged|malformed"):
-        Ledger.open(path)
 
 
 def test_a_missing_folder_and_a_file_in_its_place_are_letters(tmp_path: Path) -> None:

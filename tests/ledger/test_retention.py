@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from auditor.core.changes import Changes
 from auditor.core.hops import Reason, State
+from auditor.errors import LedgerError
 from auditor.ledger.interning import DAY
 from auditor.ledger.layout import BLOCK
 from auditor.ledger.queries import Reader
 from auditor.ledger.retention import prune
 from auditor.ledger.writer import GapRow, Ledger, Undecodable
 from tests.ledger.rows import delivered, delivery, hop, message, orphan
-from tests.ledger.synthetic import START, status
+from tests.ledger.synthetic import START, status, write
 
 OLD = START - 100 * DAY
 NEVER = 0
@@ -39,6 +42,18 @@ def every_state(ledger: Ledger) -> None:
     messages += [message(11, published_at=START), message(12, published_at=START)]
     again = [delivery(2, attempt=2), delivery(2, attempt=3)]
     ledger.commit(Changes(messages=messages, hops=hops, deliveries=again), status=status(updated_at=START))
+
+
+def test_it_is_given_up_when_that_is_wanted(path: Path) -> None:
+    write(path, 5000)
+    ledger = Ledger.open(path)
+    with pytest.raises(LedgerError, match="interrupted"):
+        while prune(ledger, healthy_before=2 * START, verdicts_before=2 * START, give_up=lambda: True):
+            pass
+    left = len(ids(ledger, "messages"))
+    prune_all(ledger, 2 * START, 2 * START)
+    assert len(ids(ledger, "messages")) < left
+    ledger.close()
 
 
 def test_healthy_messages_go_and_verdicts_and_open_hops_stay(ledger: Ledger) -> None:
