@@ -32,6 +32,7 @@ from auditor.core.judge import Inspection
 from auditor.core.matcher import Matcher
 from auditor.core.seen import Seen
 from auditor.core.watermark import Watermark
+from auditor.errors import LedgerDamaged
 from auditor.ledger.writer import Compared, GapRow, Ledger, Status, Undecodable
 from auditor.tap import decode
 from auditor.tap.canary import Canary, Sighting
@@ -172,6 +173,8 @@ class VhostAudit:
         oldest = min((hop.published_at for hop in hops), default=seen_until)
         for row in self._ledger.gaps(self._vhost, since=oldest):
             gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at, missing=row.missing)
+            # canaries in the backlog prove nothing of what a damaged ledger had
+            gap.began = gap.reason is GapReason.LEDGER_DAMAGED
             self._known_gaps.append(gap)
             self._matcher.judge.gap(gap)
             if gap.to_at is None:
@@ -235,6 +238,10 @@ class VhostAudit:
             self._pending()
             self._pending = None
 
+    def tell(self, problem: str | None, now: int) -> None:
+        """Have the ledger's status say what keeps it from being written; LedgerError if even that cannot be."""
+        self._ledger.tell(self._vhost, problem, now)
+
     def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap]) -> list[Undecodable]:
         undecodable = []
         marks = [digest(content) for content in contents]
@@ -248,6 +255,8 @@ class VhostAudit:
                 continue
             try:
                 self._take(event, gaps)
+            except LedgerDamaged:
+                raise
             except Exception as error:
                 # a bug of ours that one event lays bare must not become a crash at every start: it is kept, and said
                 log.exception("An event could not be matched", extra={"vhost": self._vhost})

@@ -21,7 +21,7 @@ from auditor.tap.topology import permissions
 
 _OLDEST = (3, 10)  # the oldest RabbitMQ that the firehose was tried on
 _CLOCK_TOLERANCE = 2.0  # seconds; deadlines are longer than that
-_FREE_FLOOR = 512 * 1024 * 1024  # bytes; about two million messages
+_FREE = 2  # times ledger.min_free; at the default that leaves room for a million messages
 _LIMIT = 5.0  # seconds for the firehose to show a canary
 _LOOK = 0.5  # seconds for a look into a queue in which nothing is expected
 
@@ -67,11 +67,11 @@ def _ledger(settings: Settings) -> Finding:
     except AuditorError as error:
         return Finding(subject="ledger", good=False, says=str(error))
     free = shutil.disk_usage(folder).free
-    if free < _FREE_FLOOR:
+    if free < _FREE * settings.ledger.min_free:
         return Finding(
             subject="ledger",
             good=False,
-            says=f"only {free / 1e6:,.0f} MB are free in {folder}",
+            says=f"only {free / 1e6:,.0f} MB are free in {folder}, and below ledger.min_free nothing is written",
             advice="Make room, set ledger.path to another disk, or keep less (ledger.keep_healthy).",
         )
     return Finding(subject="ledger", good=True, says=f"{path} ({free / 1e9:,.1f} GB free)")

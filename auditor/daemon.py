@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
+import threading
 import time
 from functools import partial
 
@@ -14,7 +16,7 @@ from auditor import __version__, tls
 from auditor.audit import Ids, Pace, VhostAudit
 from auditor.completeness import NARROW, NO_MANAGEMENT, Counting
 from auditor.core.flows import FlowTable
-from auditor.errors import LedgerError
+from auditor.errors import LedgerDamaged, LedgerError
 from auditor.flows import binding_keys, flow_table
 from auditor.ledger.retention import prune
 from auditor.ledger.writer import Ledger
@@ -23,31 +25,74 @@ from auditor.tap.canary import Canary
 from auditor.tap.connection import Endpoint
 from auditor.tap.management import Management
 from auditor.thread import AuditThread
-from auditor.watch import Watch, WatchSettings
+from auditor.watch import Watch, WatchSettings, end
 
 log = logging.getLogger(__name__)
 
 _COLLECT_AFTER = 50_000  # objects more than at the last collection
+_CLOSING = 0.6  # of the time to end in: for the broker to answer; the rest is for the ledger
 
 
 async def run(settings: Settings) -> None:
     """Audit until SIGTERM or SIGINT; a broker that is away is waited for, a ledger that cannot be opened is not.
 
-    LedgerError says why the ledger cannot be opened.
+    LedgerError says why the ledger cannot be opened. Once asked to end, the process does so within
+    `daemon.shutdown_timeout`, even if that takes `os._exit`.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    ended = threading.Event()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            _bound(settings.daemon.shutdown_timeout, ended)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     tame_collector()
+    log.info("Auditor %s started", __version__, extra={"ledger": str(settings.ledger.path)})
     with AuditThread() as thread:
-        ledger = await thread.run(lambda: Ledger.open(settings.ledger.path))
-        log.info("Auditor %s started", __version__, extra={"ledger": str(settings.ledger.path)})
-        try:
-            await _watch_all(settings, ledger, thread, stopping)
-        finally:
-            await thread.run(ledger.close)
-            log.info("Auditor stopped")
+        while not await _audit(settings, thread, stopping):
+            pass
+    log.info("Auditor stopped")
+    ended.set()
+
+
+async def _audit(settings: Settings, thread: AuditThread, stopping: asyncio.Event) -> bool:
+    """Audit until stopped; False when the ledger turned out to be damaged, and the next call will begin another."""
+    call = partial(Ledger.open, settings.ledger.path, min_free=settings.ledger.min_free, vhosts=settings.broker.vhosts)
+    ledger = await thread.run(call)
+    if ledger.moved is not None:
+        log.error(
+            "The ledger is damaged: it was moved aside, a new one has begun, and a gap is recorded."
+            " `sqlite3 FILE .dump` gives what can be read",
+            extra={"ledger": str(ledger.path), "moved_to": str(ledger.moved.path), "why": ledger.moved.why},
+        )
+    damaged = False
+    try:
+        await _watch_all(settings, ledger, thread, stopping)
+    except LedgerDamaged as error:
+        log.error("The ledger is damaged", extra={"ledger": str(ledger.path), "why": error.why})
+        damaged = True
+    finally:
+        await thread.run(partial(ledger.close, damaged=damaged))
+    return stopping.is_set() or not damaged
+
+
+def _bound(seconds: float, ended: threading.Event) -> None:
+    """Have the process end within so many seconds, whatever it waits for: a disk, or a thread that asks an API."""
+
+    def leave() -> None:
+        if not ended.is_set():
+            log.error(
+                "Could not end in order in time: left as it was. Nothing is lost: what was not committed comes again"
+            )
+        os._exit(0 if ended.is_set() else 1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def tame_collector() -> None:
@@ -66,20 +111,22 @@ async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, st
     ids = await thread.run(lambda: Ids(ledger))
     watches = [await _watch(settings, vhost, flows, ledger, ids, thread) for vhost in settings.broker.vhosts]
     tasks = [asyncio.create_task(watch.run(), name=f"watch {watch.vhost}") for watch in watches]
-    pruning = asyncio.create_task(_prune(settings, ledger, thread), name="prune")
+    pruning = asyncio.create_task(_prune(settings, ledger, thread, stopping), name="prune")
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
         # a watch ends by itself only by a bug, and then the whole daemon must: half an audit is none
         await asyncio.wait([*tasks, pruning, stop], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        pruning.cancel()
         stop.cancel()
         for watch in watches:
             watch.stop()
-        results = await asyncio.gather(*tasks, pruning, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+        await asyncio.wait(tasks, timeout=_CLOSING * settings.daemon.shutdown_timeout)
+        await end([*tasks, pruning])
+    for task in [*tasks, pruning]:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    for watch in watches:
+        await watch.close()
     if not stopping.is_set():
         raise RuntimeError("a watch ended though nobody had asked it to")
 
@@ -180,7 +227,7 @@ def trace_keys(settings: Settings) -> list[str]:
     return keys if {"#", "publish.#", canaries} & set(keys) else [*keys, canaries]
 
 
-async def _prune(settings: Settings, ledger: Ledger, thread: AuditThread) -> None:
+async def _prune(settings: Settings, ledger: Ledger, thread: AuditThread, stopping: asyncio.Event) -> None:
     """Keep the ledger to its age, a chunk at a time, so that batches are committed in between."""
     while True:
         await asyncio.sleep(settings.ledger.prune_interval)
@@ -190,9 +237,12 @@ async def _prune(settings: Settings, ledger: Ledger, thread: AuditThread) -> Non
             ledger,
             healthy_before=now - microseconds(settings.ledger.keep_healthy),
             verdicts_before=now - microseconds(settings.ledger.keep_verdicts),
+            give_up=stopping.is_set,
         )
         try:
             while await thread.run(call):
                 pass
+        except LedgerDamaged:
+            raise
         except LedgerError as error:  # a full disk, say: batches fail by the same cause, and say so
             log.warning("Could not prune the ledger", extra={"why": str(error)})

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from auditor.audit import Connection, Notice, Outcome, Step, VhostAudit
 from auditor.completeness import Counting
@@ -21,7 +22,7 @@ from auditor.core.completeness import Reading
 from auditor.core.events import TraceEvent
 from auditor.core.gaps import GapReason
 from auditor.core.judge import Inspection
-from auditor.errors import AuditorError, BrokerError, LedgerError
+from auditor.errors import AuditorError, BrokerError, LedgerDamaged, LedgerError
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, answer
 from auditor.tap.consumer import Poisoned, Tap
@@ -36,7 +37,8 @@ from auditor.thread import AuditThread
 log = logging.getLogger(__name__)
 
 _LEDGER_PAUSE = 1.0  # seconds between attempts to commit what the ledger refused
-_CLEARED = 15.0  # seconds; RabbitMQ took some 11 to clear away a connection that it ended by 541
+_CLEARED = 60.0  # seconds; RabbitMQ took 11 to 20 to clear away a connection that it ended by 541
+_LOOK = 0.5  # seconds between two looks whether it has
 _INSIST = 0.5  # seconds until a task that was cancelled and goes on is cancelled again
 _IDLE = 1.0  # seconds without an event after which a step is taken all the same
 
@@ -91,6 +93,7 @@ class Watch:
         self._problem: str | None = None
         self._broker = ""
         self._queue_depth: int | None = None
+        self._unwritten = False  # whether a step is, or may be, not committed
         self._owing = False  # whether a batch is, or may be, committed and not acknowledged
         self._settled = False  # whether all was acknowledged when the last session ended
         self._poisoned = 0  # sessions in a row that the broker ended because it could not deliver an event
@@ -113,12 +116,14 @@ class Watch:
             self._tap.wake()
 
     async def run(self) -> None:
-        """Watch until `stop` is called."""
+        """Watch until `stop` is called; may be cancelled, too. LedgerDamaged ends it."""
         pause = self._settings.reconnect_min
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 await answer(self._session())
+            except LedgerDamaged:
+                raise
             except AuditorError as error:
                 self._report(error)
                 if isinstance(error, Poisoned):
@@ -138,6 +143,9 @@ class Watch:
                 pause = self._settings.reconnect_min
             await self._rest(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, self._settings.reconnect_max)
+
+    async def close(self) -> None:
+        """Have the ledger take in how it ended, once `run` has."""
         await self._step([], connected=False)
 
     async def _session(self) -> None:
@@ -261,8 +269,7 @@ class Watch:
         """Take the event that ends our connections out of the trace queue, or empty the queue where that cannot be."""
         self._poisoned = 0
         queue = self._settings.queue
-        # until the dead connection is cleared away, its event is not back at the head, and a neighbour stands there
-        await self._rest(_CLEARED)
+        await self._cleared(control.inspector())
         if self._management is not None:
             try:
                 event = await asyncio.to_thread(take_head, self._management, self._endpoint.vhost, queue, _now())
@@ -281,10 +288,23 @@ class Watch:
             extra={"queue": queue},
         )
 
+    async def _cleared(self, inspector: Inspector) -> None:
+        """Wait until no consumer of ours is left, dead as they all are: before, their event is not back in the queue.
+
+        In its place a neighbour would stand at the head.
+        """
+        until = time.monotonic() + _CLEARED
+        while not self._stopping.is_set() and time.monotonic() < until:
+            if (await inspector.inspect(self._settings.queue)).consumers == 0:
+                return
+            await self._rest(_LOOK)
+
     # steps
 
     async def _step(self, contents: Sequence[Content], *, connected: bool) -> Outcome | None:
         """Have the audit take a step, however long the ledger refuses it; None when the stop came first."""
+        if self._unwritten and not await self._flush():
+            return None
         step = Step(
             contents,
             self._rescued,
@@ -297,21 +317,42 @@ class Watch:
             self._uncounted,
         )
         self._rescued, self._sent, self._inspections, self._notices, self._counts = [], [], [], [], []
+        self._unwritten = True  # should this be cancelled, the thread takes the step all the same
         try:
-            return await self._thread.run(lambda: self._audit.step(step))
+            outcome = await self._thread.run(lambda: self._audit.step(step))
+        except LedgerDamaged:
+            raise
         except LedgerError as error:
-            self._report(error)
-        while not self._stopping.is_set():
-            await self._rest(_LEDGER_PAUSE)
+            await self._refused(error)
+            # the outcome is lost with the failed step; the judge asks again for what it did not get
+            return Outcome([], None, None, None) if await self._flush(refused=True) else None
+        self._unwritten = False
+        return outcome
+
+    async def _flush(self, *, refused: bool = False) -> bool:
+        """Have the audit commit what it could not, as often as it takes; False when the stop came first."""
+        while True:
             try:
                 await self._thread.run(self._audit.flush)
+            except LedgerDamaged:
+                raise
             except LedgerError as error:
-                self._report(error)
+                refused = True
+                await self._refused(error)
             else:
-                self._mended()
-                # the outcome is lost with the failed step; the judge asks again for what it did not get
-                return Outcome([], None, None, None)
-        return None
+                self._unwritten = False
+                if refused:
+                    self._mended()
+                return True
+            if self._stopping.is_set():
+                return False
+            await self._rest(_LEDGER_PAUSE)
+
+    async def _refused(self, error: LedgerError) -> None:
+        """Say why the ledger was not written, in its status, too, if that can be: it takes but a page."""
+        self._report(error)
+        with suppress(LedgerError):
+            await self._thread.run(partial(self._audit.tell, self._problem, _now()))
 
     def _notice(self, reason: GapReason) -> None:
         self._notices.append(Notice(reason, _now()))
@@ -346,12 +387,12 @@ async def _first_to_end(*jobs: Awaitable[None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _end(tasks)
+        await end(tasks)
     for task in done:
         await answer(task)
 
 
-async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
+async def end(tasks: Sequence[asyncio.Future[None]]) -> None:
     """Cancel tasks until they have ended.
 
     Once is not enough: a cancellation that meets the broker's refusal of the same call comes out of aiormq as the

@@ -2,7 +2,7 @@
 
 from auditor.settings.checks import Address
 from auditor.settings.loading import DEFAULT_CONFIG, load
-from auditor.settings.model import Audit, Broker, FlowSettings, Ledger, Log, Management, Settings, Tap
+from auditor.settings.model import Audit, Broker, Daemon, FlowSettings, Ledger, Log, Management, Settings, Tap
 from auditor.settings.units import duration, microseconds, size
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Address",
     "Audit",
     "Broker",
+    "Daemon",
     "FlowSettings",
     "Ledger",
     "Log",

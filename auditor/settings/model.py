@@ -136,6 +136,8 @@ class Ledger(Section):
     keep_healthy: Seconds = 30 * DAY  # messages all of whose hops were delivered
     keep_verdicts: Seconds = 365 * DAY  # all others
     prune_interval: Seconds = 60.0
+    # below it no batch is written: room for the log (64 MiB), for pruning, and for others on the disk
+    min_free: Bytes = 256 * MIB
 
     @field_validator("keep_verdicts")
     @classmethod
@@ -149,6 +151,12 @@ class Audit(Section):
     orphan_wait: Seconds = 5.0  # how long a delivery waits for its publish
     reinspect: Seconds = 30.0  # after which the queue of a stuck hop is looked at again
     completeness_interval: Seconds = 10.0  # between two looks at the broker's counters; needs broker.management
+
+
+class Daemon(Section):
+    """The daemon as a process."""
+
+    shutdown_timeout: Seconds = Field(default=8.0, ge=1)  # less than the 10 s that containers are given to stop
 
 
 class Log(Section):
@@ -200,6 +208,7 @@ class Settings(BaseSettings):
     tap: Tap = Tap()
     ledger: Ledger = Ledger()
     audit: Audit = Audit()
+    daemon: Daemon = Daemon()
     log: Log = Log()
     flows: list[FlowSettings] = []  # none: one flow that takes everything
 

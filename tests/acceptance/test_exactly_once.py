@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import Counter
 from functools import partial
 
 import pytest
 
 from auditor.ledger.queries import Reader
 from tests.acceptance.harness import Auditor
-from tests.acceptance.traffic import Applications, count
+from tests.acceptance.traffic import Applications, check_counts
 from tests.support.vhost import Vhost
 
 MESSAGES = 20_000
@@ -25,26 +24,6 @@ def counting(auditor: Auditor) -> Auditor:
     """An auditor that gives the consumers time: what is in question is the count."""
     auditor.settings["flows"][0]["deadline"] = 600
     return auditor
-
-
-async def check_counts(auditor: Auditor, applications: Applications) -> None:
-    """Wait until all is in the ledger, and compare it with what the applications counted."""
-    deliveries = applications.delivered.total()
-
-    def complete(reader: Reader) -> bool:
-        (status,) = reader.status()
-        return bool(status["delivered"] >= deliveries)
-
-    await auditor.until(complete, f"{deliveries} deliveries in the ledger", bound=300)
-    await auditor.seen()
-    published, delivered = await asyncio.to_thread(count, auditor)
-    # what there is too much of and too little of; both as they should be when empty
-    assert (published - applications.published, applications.published - published) == (Counter(), Counter())
-    assert (delivered - applications.delivered, applications.delivered - delivered) == (Counter(), Counter())
-    (status,) = await auditor.answer("status")
-    assert (status["published"], status["delivered"]) == (applications.messages, deliveries)
-    assert {status[name] for name in ("open_hops", "orphans", "undecodable")} == {0}
-    assert await auditor.answer("lost") == []
 
 
 @pytest.mark.timeout(600)

@@ -11,6 +11,7 @@ import aiormq
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
+from auditor.ledger.queries import Reader
 from tests.acceptance.harness import Auditor
 
 EXCHANGE = "orders"
@@ -114,3 +115,23 @@ def count(auditor: Auditor) -> tuple[Counter[tuple[str, str]], Counter[tuple[str
         )
         assert Counter((id, queue) for id, queue in rows) == delivered
     return published, delivered
+
+
+async def check_counts(auditor: Auditor, applications: Applications) -> None:
+    """Wait until all is in the ledger, and compare it with what the applications counted."""
+    deliveries = applications.delivered.total()
+
+    def complete(reader: Reader) -> bool:
+        (status,) = reader.status()
+        return bool(status["delivered"] >= deliveries)
+
+    await auditor.until(complete, f"{deliveries} deliveries in the ledger", bound=300)
+    await auditor.seen()
+    published, delivered = await asyncio.to_thread(count, auditor)
+    # what there is too much of and too little of; both as they should be when empty
+    assert (published - applications.published, applications.published - published) == (Counter(), Counter())
+    assert (delivered - applications.delivered, applications.delivered - delivered) == (Counter(), Counter())
+    (status,) = await auditor.answer("status")
+    assert (status["published"], status["delivered"]) == (applications.messages, deliveries)
+    assert {status[name] for name in ("open_hops", "orphans", "undecodable")} == {0}
+    assert await auditor.answer("lost") == []
