@@ -121,6 +121,28 @@ _COMMIT = "A batch could not be written to the ledger"
 _STATUS = Insert(f"INSERT OR REPLACE INTO status ({', '.join(Status._fields)})", len(Status._fields))
 
 
+def _seen_until(vhost: str, watermark: int, now: int) -> Status:
+    """Return the status of a ledger that knows nothing but how far another had seen."""
+    return Status(
+        vhost=vhost,
+        connected=False,
+        watermark=watermark,
+        last_event_at=None,
+        updated_at=now,
+        queue_depth=None,
+        open_hops=0,
+        published=0,
+        traced=0,
+        delivered=0,
+        undecodable=0,
+        orphans=0,
+        pid=os.getpid(),
+        version=__version__,
+        broker="",
+        problem=None,
+    )
+
+
 class Ledger:
     """The ledger as its one writer sees it. Make it with `open`."""
 
@@ -306,10 +328,9 @@ class Ledger:
         with self.transaction("A new ledger could not be begun") as conn:
             for number, vhost in enumerate(vhosts, self.next_gap_id):
                 seen_until = moved.watermarks.get(vhost)
-                _GAPS.run(conn, [number, vhost, GapReason.LEDGER_DAMAGED.value, seen_until, None])
+                _GAPS.run(conn, list(GapRow(number, vhost, GapReason.LEDGER_DAMAGED.value, seen_until, None)))
                 if seen_until is not None:
-                    rest = (None, now, None, 0, 0, 0, 0, 0, os.getpid(), __version__, "", None)
-                    _STATUS.run(conn, [vhost, False, seen_until, *rest])
+                    _STATUS.run(conn, list(_seen_until(vhost, seen_until, now)))
         self.next_gap_id += len(vhosts)
 
     def _forget(self) -> None:
