@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from auditor import __version__
-from auditor.core.changes import StoredHop
+from auditor.core.book import OpenHops
 from auditor.core.completeness import Completeness, Missing, Reading
 from auditor.core.events import Published, TraceEvent
 from auditor.core.flows import FlowTable
@@ -128,10 +128,11 @@ class VhostAudit:
         flows: FlowTable,
         canary: Canary,
         pace: Pace,
+        max_open_hops: int,
         now: int,
         sees_all: bool = True,
     ) -> None:
-        """Take up where the ledger stands; `now` is the time of this start.
+        """Take up where the ledger stands; `now` is the time of this start, `max_open_hops` as the matcher has it.
 
         `sees_all`: the trace queue gets every publish of the vhost, so that they can be compared with those counted.
         """
@@ -144,12 +145,13 @@ class VhostAudit:
         self._matcher = Matcher(
             vhost,
             flows,
-            recall=self._recall,
+            stored=_Stored(ledger, vhost),
             new_message=ids.message,
             new_orphan=ids.orphan,
             orphan_wait=pace.orphan_wait,
             reinspect=pace.reinspect,
             overtake_margin=_OVERTAKE_MARGIN * pace.canary_interval,
+            max_open_hops=max_open_hops,
         )
         self._totals = Totals()
         if known is not None:
@@ -163,15 +165,23 @@ class VhostAudit:
         self._known_gaps: deque[Gap] = deque(maxlen=_MAX_GAPS)
         self._gaps = Gaps()
         self._first = known is None
-        self._restore(pace, now)
+        self._restore(pace, max_open_hops, now)
         self._pending: Callable[[], None] | None = None
 
-    def _restore(self, pace: Pace, now: int) -> None:
-        hops = list(self._ledger.open_hops(self._vhost))
+    def _restore(self, pace: Pace, max_open_hops: int, now: int) -> None:
+        hops = self._ledger.open_hops(self._vhost, max_open_hops)
+        evicted: list[OpenHops] = []
+        if len(hops) == max_open_hops:
+            before = self._ledger.open_before(self._vhost, (hops[0].message, hops[0].number))
+            evicted = [OpenHops(*row) for row in before]
         seen_until = self._watermark.at or 0
-        self._matcher.restore(hops, self._ledger.recent_orphans(self._vhost, since=seen_until - pace.orphan_wait))
-        oldest = min((hop.published_at for hop in hops), default=seen_until)
-        for row in self._ledger.gaps(self._vhost, since=oldest):
+        orphans = self._ledger.recent_orphans(self._vhost, since=seen_until - pace.orphan_wait)
+        self._matcher.restore(hops, evicted, orphans)
+        oldest = hops[:1]
+        if evicted:
+            oldest, _ = self._ledger.open_page(self._vhost, (min(queue.low for queue in evicted), -1), 1)
+        since = min((hop.published_at for hop in (*oldest, *hops)), default=seen_until)
+        for row in self._ledger.gaps(self._vhost, since=since):
             gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at, missing=row.missing)
             # canaries in the backlog prove nothing of what a damaged ledger had
             gap.began = gap.reason is GapReason.LEDGER_DAMAGED
@@ -348,5 +358,11 @@ class VhostAudit:
             problem=step.connection.problem,
         )
 
-    def _recall(self, identity: int, queue: str) -> list[StoredHop]:
-        return self._ledger.recall(self._vhost, identity, queue)
+
+class _Stored:
+    """The hops that the ledger has of one vhost, as the core asks for them."""
+
+    def __init__(self, ledger: Ledger, vhost: str) -> None:
+        self.recall = partial(ledger.recall, vhost)
+        self.recall_open = partial(ledger.recall_open, vhost)
+        self.open_page = partial(ledger.open_page, vhost)

@@ -150,6 +150,7 @@ async def _watch(
         flows=flows,
         canary=canary,
         pace=pace,
+        max_open_hops=settings.audit.max_open_hops,
         now=now,
         sees_all=_sees_all(settings),
     )

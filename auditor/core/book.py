@@ -1,24 +1,48 @@
 """The book: every hop that the matcher has at hand, and what has changed since the last commit.
 
-Open hops stay here until they are closed. Closed ones stay until the batch is committed, because the ledger does not
-know of the change before that; afterwards they are found again through `recall`, a function that reads the ledger.
+Open hops stay here until they are closed, or evicted because there are too many. Closed ones stay until the batch is
+committed, because the ledger does not know of the change before that. What is no longer here is found again through
+`Stored`, which reads the ledger.
+
+**Evicted** hops are open, and only in the ledger. The book keeps their number for each queue, and a message before
+which none of them was published (`low`): an open hop that is older comes first whatever the ledger has, so a queue
+that is worked off first in, first out is served from memory. When a delivery does find an evicted hop, those that
+follow it in its queue are admitted with it, a page of them at most once a batch.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 from auditor.core.changes import HopRow, StoredHop
 from auditor.core.flows import Flow
 from auditor.core.hops import OPEN, Reason, State, check_move
 
+PAGE = 2000
+"""Open hops that are read from the ledger in one go: some 20 ms."""
 
-class Recall(Protocol):
-    """Reads the stored hops of one identity to one queue, oldest first."""
+_MAX_EPOCHS = 10_000  # canaries whose place among the messages is remembered exactly: some three hours, 2 MB
 
-    def __call__(self, identity: int, queue: str) -> list[StoredHop]: ...
+Place = tuple[int, int]
+"""Message and number of a hop: the order in which the ledger has them."""
+
+START: Place = (0, 0)
+
+
+class Stored(Protocol):
+    """Reads the hops that the ledger has of one vhost."""
+
+    def recall(self, identity: int, queue: str) -> list[StoredHop]:
+        """Return the newest hops of an identity to a queue, oldest first; a bounded number."""
+
+    def recall_open(self, identity: int, queue: str, since: int) -> list[StoredHop]:
+        """Return the oldest open ones among them from message `since` on, oldest first; a bounded number."""
+
+    def open_page(self, after: Place, limit: int) -> tuple[list[StoredHop], Place | None]:
+        """Return the next open hops after a place, oldest first, and the place to go on from; None at the end."""
 
 
 class Message:
@@ -73,43 +97,80 @@ class Hop:
         return f"{self.message.id}/{self.number} to {self.queue!r}"
 
 
+class OpenHops(NamedTuple):
+    """The open hops to one queue that are only in the ledger."""
+
+    queue: str
+    hops: int
+    low: int  # the oldest one's message
+
+
+class _Evicted:
+    """What is remembered of a queue's evicted hops."""
+
+    __slots__ = ("count", "low")
+
+    def __init__(self, count: int, low: int) -> None:
+        self.count = count
+        self.low = low  # none of them belongs to an older message
+
+
 class Book:
     """Finds hops by identity and queue, and collects the rows of those that changed."""
 
-    def __init__(self, recall: Recall, flow_of: Callable[[StoredHop], Flow]) -> None:
-        self._recall = recall
+    def __init__(self, stored: Stored, flow_of: Callable[[StoredHop], Flow]) -> None:
+        self._stored = stored
         self._flow_of = flow_of
-        # queue -> identity -> hop, or hops of equal messages, oldest first: there may be a million open, so the usual
-        # one has no list around it
+        # queue -> identity -> hop, or hops of equal messages, oldest first: there may be many open, so the usual one
+        # has no list around it
         self._open: dict[str, dict[int, Hop | list[Hop]]] = {}
-        self._open_count = 0
+        self._at_hand = 0  # how many those are
+        self._evicted: dict[str, _Evicted] = {}
+        self._evicted_count = 0
+        self._epochs: list[tuple[int, int | None]] = [(0, None)]  # message -> epoch from it on, as `Message` has it
         # since the last commit:
         self._closed: dict[tuple[int, str], list[Hop]] = {}  # closed or recalled, oldest first
         self._recalled: set[tuple[int, str]] = set()
         self._recalled_messages: dict[int, Message] = {}
+        self._sought: dict[tuple[int, str], int] = {}  # of these none is evicted that is older than the message
+        self._followed = False  # whether a page was admitted
+        self._numbers: dict[int, int] = {}  # message -> number of its next further hop
         self._changed: dict[Hop, None] = {}
 
     def __len__(self) -> int:
-        """How many hops are open."""
-        return self._open_count
+        """How many hops are open, evicted ones included."""
+        return self._at_hand + self._evicted_count
+
+    @property
+    def at_hand(self) -> int:
+        """How many open hops are in memory."""
+        return self._at_hand
 
     def add(self, hop: Hop) -> None:
         """Take a new hop in."""
         self._changed[hop] = None
         self._file(hop)
+        message = hop.message
+        newest, epoch = self._epochs[-1]
+        if message.epoch != epoch and message.id > newest:  # and no further hop of an older message
+            self._epochs.append((message.id, message.epoch))
+            if len(self._epochs) > _MAX_EPOCHS:
+                # the older half by every other one: an earlier epoch than the true one only withholds claims
+                del self._epochs[1 : _MAX_EPOCHS // 2 : 2]
 
-    def restore(self, stored: Iterable[StoredHop]) -> list[Hop]:
-        """Take the ledger's open hops in, after a start."""
+    def restore(self, stored: Iterable[StoredHop], evicted: Iterable[OpenHops]) -> list[Hop]:
+        """Take the ledger's open hops in, after a start; `evicted` are those that stay there."""
         messages: dict[int, Message] = {}
-        hops = []
-        for row in stored:
-            hop = self._from(row, messages)
+        hops = [self._from(row, messages) for row in stored]
+        for hop in hops:
             self._file(hop)
-            hops.append(hop)
+        for queue, hops_there, low in evicted:
+            self._evicted[queue] = _Evicted(hops_there, low)
+            self._evicted_count += hops_there
         return hops
 
     def open_hops(self, identity: int, queue: str) -> Sequence[Hop]:
-        """Return the open hops of an identity to a queue, first in first."""
+        """Return the open hops of an identity to a queue that are in memory, first in first."""
         hops = self._open.get(queue)
         found = None if hops is None else hops.get(identity)
         if found is None:
@@ -121,27 +182,118 @@ class Book:
         key = (identity, queue)
         if key not in self._recalled:
             self._recalled.add(key)
-            uncommitted = (*self.open_hops(identity, queue), *self._closed.get(key, ()))
-            at_hand = {(hop.message.id, hop.number) for hop in uncommitted}
             recalled = [
                 self._from(row, self._recalled_messages)
-                for row in self._recall(identity, queue)
-                if (row.message, row.number) not in at_hand
+                for row in self._stored.recall(identity, queue)
+                if row.state not in OPEN and not self._knows(row)
             ]
             self._closed[key] = sorted([*recalled, *self._closed.get(key, ())], key=age)
         return self._closed[key]
 
+    # evicted hops
+
+    @property
+    def has_evicted(self) -> bool:
+        """Whether any open hop is only in the ledger."""
+        return bool(self._evicted_count)
+
+    def evicted(self, queue: str) -> int:
+        """How many open hops to a queue are only in the ledger."""
+        evicted = self._evicted.get(queue)
+        return 0 if evicted is None else evicted.count
+
+    def readmit(self, identity: int, queue: str) -> list[Hop]:
+        """Admit the evicted hops of an identity to a queue that may come before those in memory, and perhaps others.
+
+        Returns all that were admitted: usually none, at no cost.
+        """
+        evicted = self._evicted.get(queue)
+        if evicted is None:
+            return []
+        key = (identity, queue)
+        since = max(evicted.low, self._sought.get(key, 0))
+        at_hand = self.open_hops(identity, queue)
+        if since == _NEVER or (at_hand and at_hand[0].message.id < since):
+            return []
+        rows = self._stored.recall_open(identity, queue, since)
+        self._sought[key] = rows[-1].message + 1 if rows else _NEVER
+        admitted = self._admit_rows(rows)
+        if admitted and queue in self._evicted and not self._followed:
+            self._followed = True
+            admitted += self._admit_following(queue)
+        return admitted
+
+    def _admit_following(self, queue: str) -> list[Hop]:
+        """Admit a queue's oldest evicted hops: a queue that is being worked off will deliver them next."""
+        evicted = self._evicted[queue]
+        rows, place = self._stored.open_page((evicted.low, -1), PAGE)
+        evicted.low = _NEVER if place is None else place[0]
+        return self._admit_rows([row for row in rows if row.queue == queue])
+
+    def _admit_rows(self, rows: Iterable[StoredHop]) -> list[Hop]:
+        messages: dict[int, Message] = {}
+        hops = [self._from(row, messages) for row in rows if not self._knows(row)]
+        for hop in hops:
+            self.admit(hop)
+        return hops
+
+    def evicted_page(self, after: Place) -> tuple[list[Hop], Place | None]:
+        """Read the next evicted hops after a place, and the place to go on from; None at the end.
+
+        They stay evicted: who changes one admits it first.
+        """
+        rows, place = self._stored.open_page(after, PAGE)
+        messages: dict[int, Message] = {}
+        return [self._from(row, messages) for row in rows if not self._knows(row)], place
+
+    def admit(self, hop: Hop) -> None:
+        """Take an evicted hop back in."""
+        evicted = self._evicted[hop.queue]
+        evicted.count -= 1
+        if not evicted.count:
+            del self._evicted[hop.queue]
+        self._evicted_count -= 1
+        self._file(hop)
+
+    def evict(self, hop: Hop) -> None:
+        """Leave an open hop to the ledger, which must have it as it is."""
+        self._unfile(hop)
+        evicted = self._evicted.setdefault(hop.queue, _Evicted(0, hop.message.id))
+        evicted.count += 1
+        evicted.low = min(evicted.low, hop.message.id)
+        self._evicted_count += 1
+
+    def longest(self, count: int) -> list[Hop]:
+        """Return so many open hops, or all there are: the newest of the queue with most of them, then of the next.
+
+        Where a queue is worked off, its oldest will be needed first; and a long queue is not one of those where a hop
+        is delivered a moment after its publish.
+        """
+        found: list[Hop] = []
+        for hops in sorted(self._open.values(), key=_size, reverse=True):
+            newest = (hop for found in reversed(hops.values()) for hop in _newest_first(found))
+            found += islice(newest, count - len(found))
+            if len(found) >= count:
+                break
+        return found
+
+    # changes
+
     def next_number(self, source: Hop) -> int:
         """Return the number of a further hop of the same message, and count it.
 
-        The message may be at hand twice, once with an open hop and once recalled with a closed one, so its own count is
-        not enough: the ledger's and that of the uncommitted changes are looked at too.
+        The message may be at hand several times, once with an open hop and once recalled with a closed one, so its own
+        count is not enough: the ledger's and that of the uncommitted further hops are looked at too.
         """
         message = source.message
-        stored = (row.hops for row in self._recall(message.identity, source.queue) if row.message == message.id)
-        uncommitted = (hop.number + 1 for hop in self._changed if hop.message.id == message.id)
-        number = max(message.hops, *stored, *uncommitted)
-        message.hops = number + 1
+        number = self._numbers.get(message.id)
+        if number is None:
+            stored = (
+                row.hops for row in self._stored.recall(message.identity, source.queue) if row.message == message.id
+            )
+            number = max((message.hops, *stored))
+        number = max(number, message.hops)
+        self._numbers[message.id] = message.hops = number + 1
         return number
 
     def change(self, hop: Hop, state: State, reason: Reason | None, *, event: str) -> None:
@@ -179,6 +331,9 @@ class Book:
         self._closed.clear()
         self._recalled.clear()
         self._recalled_messages.clear()
+        self._sought.clear()
+        self._followed = False
+        self._numbers.clear()
         return rows
 
     def _file(self, hop: Hop) -> None:
@@ -188,34 +343,53 @@ class Book:
         identity = hop.message.identity
         hops = self._open.setdefault(hop.queue, {})
         equal = hops.setdefault(identity, hop)
-        if isinstance(equal, list):
-            equal.append(hop)
-        elif equal is not hop:
-            hops[identity] = [equal, hop]
-        self._open_count += 1
+        if equal is not hop:
+            if not isinstance(equal, list):
+                equal = hops[identity] = [equal]
+            if age(hop) < age(equal[-1]):  # readmitted
+                insort(equal, hop, key=age)
+            else:
+                equal.append(hop)
+        self._at_hand += 1
 
     def _file_closed(self, hop: Hop) -> None:
         insort(self._closed.setdefault((hop.message.identity, hop.queue), []), hop, key=age)
 
     def _close(self, hop: Hop) -> None:
+        self._unfile(hop)
+        self._file_closed(hop)
+
+    def _unfile(self, hop: Hop) -> None:
         identity = hop.message.identity
         hops = self._open[hop.queue]
         equal = hops[identity]
         if isinstance(equal, list) and len(equal) > 1:
-            equal.remove(hop)  # nearly always the first
+            if equal[-1] is hop:
+                equal.pop()
+            else:
+                equal.remove(hop)  # nearly always the first
         else:
             del hops[identity]
             if not hops:
                 del self._open[hop.queue]
-        self._open_count -= 1
-        self._file_closed(hop)
+        self._at_hand -= 1
+
+    def _knows(self, row: StoredHop) -> bool:
+        """Whether a stored hop is at hand, open or closed; then the ledger may be behind."""
+        place = (row.message, row.number)
+        hops = (*self.open_hops(row.identity, row.queue), *self._closed.get((row.identity, row.queue), ()))
+        return any(age(hop) == place for hop in hops)
+
+    def _epoch_of(self, message: int) -> int | None:
+        return self._epochs[bisect_right(self._epochs, message, key=_message_of) - 1][1]
 
     def _from(self, row: StoredHop, messages: dict[int, Message]) -> Hop:
         message = messages.get(row.message)
         if message is None:
-            # the epoch is not stored; without it a message is no evidence against others
+            # the epoch is not stored; of an earlier run it is not known: such a message is no evidence against others
+            epoch = self._epoch_of(row.message)
             message = messages[row.message] = Message(
-                row.message, row.identity, row.exchange, row.priority, row.published_at, None, row.hops
+                row.message, row.identity, row.exchange, row.priority, row.published_at, epoch, row.hops
             )
         hop = Hop(message, row.number, row.queue, self._flow_of(row), row.deadline, row.state, row.reason)
         hop.wait, hop.attempts = row.wait, row.attempts
@@ -225,3 +399,18 @@ class Book:
 def age(hop: Hop) -> tuple[int, int]:
     """Sort key: the ledger's order, so that it does not matter in which batch a hop was closed."""
     return hop.message.id, hop.number
+
+
+_NEVER = 1 << 62  # a message that there will never be
+
+
+def _message_of(entry: tuple[int, int | None]) -> int:
+    return entry[0]
+
+
+def _size(hops: Mapping[int, Hop | list[Hop]]) -> int:
+    return sum(len(found) if isinstance(found, list) else 1 for found in hops.values())
+
+
+def _newest_first(found: Hop | list[Hop]) -> Iterable[Hop]:
+    return reversed(found) if isinstance(found, list) else (found,)

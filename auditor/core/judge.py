@@ -3,20 +3,25 @@
 A passed deadline is no verdict yet. The judge asks for the hop's queue to be inspected (`due`), and decides once the
 watermark is past the inspection, so that a delivery that was already on its way can still arrive. Time is the horizon
 of the watermark throughout; while that stands still, nobody is judged.
+
+Of the evicted hops (`auditor.core.book`) a page is read each time the horizon has moved, round and round. They are held
+against what was found when their queue was last looked at.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import takewhile
+from itertools import islice
 from typing import NamedTuple
 
-from auditor.core.book import Book, Hop
+from auditor.core.book import START, Book, Hop
 from auditor.core.gaps import Gap
 from auditor.core.hops import Reason, State
 
 _MAX_GAPS = 1000  # gaps held against flights; older ones are forgotten, their hops were judged long ago
-_MAX_OVERTAKERS = 10_000  # queues and priorities; what is forgotten can only withhold an `overtaken`
+_MAX_OVERTAKERS = 10_000  # queues; what is forgotten can only withhold an `overtaken`
+_MAX_PRIORITIES = 16  # of each queue; a queue without priorities takes any of 256 and cares for none
+_SPAN = 1_000_000  # microseconds of deadlines that are looked through together
 
 
 class Inspection(NamedTuple):
@@ -29,16 +34,31 @@ class Inspection(NamedTuple):
     consumers: int | None = None
 
 
-class _Queue:
-    """The hops to one queue whose deadline has passed, and the newest look at that queue."""
+class _Evidence(NamedTuple):
+    """What a look at a queue is worth, once everything before it has been seen."""
 
-    __slots__ = ("asked_at", "hops", "inspection", "judged_at")
+    inspection: Inspection
+    overtakers: dict[int, int]  # as they stood when it was taken in: priority -> newest epoch delivered
+    held: int  # overdue hops that the queue should hold
+
+
+class _Queue:
+    """The hops to one queue whose deadline has passed, and the newest look at that queue.
+
+    In memory for as long as there are such hops, evicted ones included.
+    """
+
+    __slots__ = ("asked_at", "evicted_in", "evidence", "hops", "inspection", "judged_at", "overtakers", "wanted")
 
     def __init__(self) -> None:
-        self.hops: dict[Hop, None] = {}
+        self.hops: dict[Hop, None] = {}  # those in memory
         self.inspection: Inspection | None = None  # not used for a verdict yet
+        self.overtakers: dict[int, int] = {}  # that go with it
+        self.evidence: _Evidence | None = None  # of the last verdicts
         self.asked_at: int | None = None  # horizon at which an inspection was asked for and has not come
         self.judged_at: int | None = None  # horizon of the last verdicts
+        self.evicted_in = -1  # the last round that met an evicted one
+        self.wanted = False  # whether one waits for its first look
 
 
 class Judge:
@@ -50,12 +70,14 @@ class Judge:
         self._book = book
         self._reinspect = reinspect
         self._overtake_margin = overtake_margin
-        # dicts, not heaps: nearly every hop is delivered and taken out long before its deadline
-        self._expected: dict[int, dict[Hop, None]] = {}  # deadline -> hops, oldest first
+        # dicts, not a heap: nearly every hop is delivered and taken out long before its deadline
+        self._expected: dict[int, dict[Hop, None]] = {}  # span of the deadline -> hops
         self._collected_at: int | None = None  # horizon at which they were last looked through
         self._queues: dict[str, _Queue] = {}
-        # queue, priority -> newest epoch delivered from there; the one that went longest without news comes first
-        self._overtakers: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._round = 0  # through the evicted hops
+        self._place = START  # where it goes on
+        # queue -> priority -> newest epoch delivered from there; the one that went longest without news comes first
+        self._overtakers: OrderedDict[str, dict[int, int]] = OrderedDict()
         self._gaps: list[Gap] = []
 
     def expect(self, hop: Hop) -> None:
@@ -63,27 +85,56 @@ class Judge:
         if hop.state is State.STUCK:
             self._queues.setdefault(hop.queue, _Queue()).hops[hop] = None
         else:
-            self._expected.setdefault(hop.deadline, {})[hop] = None
+            self._expected.setdefault(hop.deadline_at // _SPAN, {})[hop] = None
+
+    def evict(self, hop: Hop) -> None:
+        """Let go of a hop that is left to the ledger."""
+        queue = self._queues.get(hop.queue)
+        if queue is not None and hop in queue.hops:
+            queue.evicted_in = self._round
+        self.dismiss(hop)
 
     def dismiss(self, hop: Hop) -> None:
         """Let go of a hop that was delivered or dead-lettered."""
-        expected = self._expected.get(hop.deadline)
-        if expected is not None:
-            expected.pop(hop, None)
+        span = hop.deadline_at // _SPAN
+        expected = self._expected.get(span)
+        if expected is not None and hop in expected:
+            del expected[hop]
+            if not expected:
+                del self._expected[span]
+            return
         overdue = self._queues.get(hop.queue)
         if overdue is not None:
             overdue.hops.pop(hop, None)
 
     def overtake(self, hop: Hop) -> None:
         """Take in that a hop was delivered: what was published to its queue well before it should have been, too."""
-        epoch = hop.message.epoch
-        key = (hop.queue, hop.message.priority)
-        if epoch is None or epoch <= self._overtakers.get(key, 0):
+        message = hop.message
+        epoch = message.epoch
+        if epoch is None:
             return
-        self._overtakers[key] = epoch
-        self._overtakers.move_to_end(key)
-        if len(self._overtakers) > _MAX_OVERTAKERS:
-            self._overtakers.popitem(last=False)
+        overtakers = self._overtakers.get(hop.queue)
+        if overtakers is None:
+            overtakers = self._overtakers[hop.queue] = {}
+            if len(self._overtakers) > _MAX_OVERTAKERS:
+                self._overtakers.popitem(last=False)
+        if epoch > overtakers.get(message.priority, 0):
+            overtakers[message.priority] = epoch
+            self._overtakers.move_to_end(hop.queue)
+            if len(overtakers) > _MAX_PRIORITIES:
+                del overtakers[min(overtakers, key=overtakers.__getitem__)]
+
+    def surplus(self, count: int) -> list[Hop]:
+        """Return so many hops, as far as there are, whose deadline has passed: of the queues with most, the newest.
+
+        They have had their verdict or soon will, and only a change in their queue can bring another one.
+        """
+        found: list[Hop] = []
+        for queue in sorted(self._queues.values(), key=lambda queue: len(queue.hops), reverse=True):
+            found += islice(reversed(queue.hops), count - len(found))
+            if len(found) >= count:
+                break
+        return found
 
     def gap(self, gap: Gap) -> None:
         """Take in a gap, once: nothing is claimed of a hop whose flight it overlaps, be it that the gap still lasts."""
@@ -94,18 +145,24 @@ class Judge:
         queue = self._queues.get(inspection.queue)
         if queue is not None:
             queue.inspection = inspection
+            # who overtakes later may do so before the delivery of the overtaken one is read
+            queue.overtakers = dict(self._overtakers.get(inspection.queue, ()))
             queue.asked_at = None
 
     def due(self, horizon: int) -> list[str]:
         """Give the verdicts that are ripe; return the queues to inspect for the others."""
-        self._collect_overdue(horizon)
-        wanted = []
-        for name, queue in list(self._queues.items()):
+        moved = horizon != self._collected_at
+        if moved:
+            self._collected_at = horizon
+            self._collect_overdue(horizon)
+        for queue in self._queues.values():
             if queue.inspection is not None and queue.inspection.at < horizon:
                 self._judge(queue, queue.inspection, horizon)
-                queue.inspection = None
-                queue.judged_at = horizon
-            if not queue.hops:
+        if moved:
+            self._judge_evicted(horizon)
+        wanted = []
+        for name, queue in list(self._queues.items()):
+            if not queue.hops and queue.evicted_in < self._round - 1:
                 del self._queues[name]
             elif queue.inspection is None and self._wants_inspection(queue, horizon):
                 queue.asked_at = horizon
@@ -113,41 +170,71 @@ class Judge:
         return wanted
 
     def _collect_overdue(self, horizon: int) -> None:
-        if horizon == self._collected_at:
-            return
-        self._collected_at = horizon
-        for expected in self._expected.values():
-            # in one pass: finding the first of a dict takes longer the more were taken out before it
-            overdue = list(takewhile(lambda hop: hop.deadline_at < horizon, expected))
-            for hop in overdue:
+        last = horizon // _SPAN
+        for span in [span for span in self._expected if span <= last]:
+            expected = self._expected[span]
+            for hop in [hop for hop in expected if hop.deadline_at < horizon]:
                 del expected[hop]
-                self._queues.setdefault(hop.queue, _Queue()).hops[hop] = None
+                queue = self._queues.setdefault(hop.queue, _Queue())
+                queue.hops[hop] = None
+                queue.wanted = True
+            if not expected:
+                del self._expected[span]
 
     def _wants_inspection(self, queue: _Queue, horizon: int) -> bool:
         if queue.asked_at is not None:
             return horizon - queue.asked_at > self._reinspect  # asked, and never answered: ask again
-        newest = next(reversed(queue.hops))
-        if newest.state is State.IN_FLIGHT or queue.judged_at is None:
-            return True
-        return horizon - queue.judged_at >= self._reinspect
+        return queue.wanted or queue.judged_at is None or horizon - queue.judged_at >= self._reinspect
 
     def _judge(self, queue: _Queue, inspection: Inspection, horizon: int) -> None:
-        held = len(queue.hops)
+        # of the evicted ones all are counted: most were stuck by then, and too many can only withhold a claim
+        held = len(queue.hops) + self._book.evicted(inspection.queue)
+        evidence = _Evidence(inspection, queue.overtakers, held)
+        queue.inspection = None
+        queue.evidence = evidence
+        queue.judged_at = horizon
+        queue.wanted = False
         for hop in list(queue.hops):
             if hop.deadline_at > inspection.at:
-                continue  # its deadline passed after the look at the queue
-            state, reason = self._verdict(hop, inspection, held)
+                queue.wanted = True  # its deadline passed after the look at the queue
+                continue
+            state, reason = self._verdict(hop, evidence)
             if (state, reason) != (hop.state, hop.reason):
-                hop.judged_at = horizon
-                self._book.change(hop, state, reason, event="verdict")
+                self._sentence(hop, state, reason, horizon)
             if state is not State.STUCK:
                 del queue.hops[hop]
 
-    def _verdict(self, hop: Hop, inspection: Inspection, held: int) -> tuple[State, Reason]:
+    def _judge_evicted(self, horizon: int) -> None:
+        """Judge the next page of the evicted hops, by the evidence that was found for those in memory."""
+        hops, place = self._book.evicted_page(self._place) if self._book.has_evicted else ([], None)
+        for hop in hops:
+            if hop.deadline_at >= horizon:
+                continue
+            queue = self._queues.setdefault(hop.queue, _Queue())
+            queue.evicted_in = self._round
+            if queue.evidence is None or queue.evidence.inspection.at < hop.deadline_at:
+                queue.wanted = True
+                continue
+            state, reason = self._verdict(hop, queue.evidence)
+            if (state, reason) != (hop.state, hop.reason):
+                self._book.admit(hop)
+                self._sentence(hop, state, reason, horizon)
+                if state is State.STUCK:
+                    queue.hops[hop] = None
+        if place is None:
+            self._round += 1
+        self._place = START if place is None else place
+
+    def _sentence(self, hop: Hop, state: State, reason: Reason, horizon: int) -> None:
+        hop.judged_at = horizon
+        self._book.change(hop, state, reason, event="verdict")
+
+    def _verdict(self, hop: Hop, evidence: _Evidence) -> tuple[State, Reason]:
         """Return what is claimed of an overdue hop, one branch a claim."""
+        inspection = evidence.inspection
         gap = self._gap_over(hop, inspection.at)
         if gap is not None:
-            if hop.state is State.STUCK and inspection.ready is not None and inspection.ready >= held:
+            if hop.state is State.STUCK and inspection.ready is not None and inspection.ready >= evidence.held:
                 pass  # stuck before the gap, and the queue still holds as many as are known to be stuck there
             else:
                 return State.UNKNOWN, gap.reason.of_hop
@@ -155,7 +242,7 @@ class Judge:
             return State.LOST, Reason.QUEUE_MISSING
         if inspection.ready == 0:
             return State.LOST, Reason.QUEUE_EMPTY
-        overtaker = self._overtakers.get((hop.queue, hop.message.priority))
+        overtaker = evidence.overtakers.get(hop.message.priority)
         # the earliest that the one was published against the latest for the other, however far behind we read
         if overtaker is not None and overtaker > hop.message.published_at + self._overtake_margin:
             return State.LOST, Reason.OVERTAKEN

@@ -20,10 +20,10 @@ The rules, in the order in which `_delivered` applies them to a delivery from a 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from auditor.core.book import Book, Hop, Message, Recall, age
+from auditor.core.book import Book, Hop, Message, OpenHops, Stored, age
 from auditor.core.changes import Changes, DeliveryRow, MessageRow, OrphanRow, StoredHop
 from auditor.core.deaths import AFTER_DELIVERY, Death, deaths
 from auditor.core.events import Delivered, Published, TraceEvent
@@ -55,7 +55,8 @@ class _Orphan(NamedTuple):
 class Matcher:
     """Matches the trace events of one vhost.
 
-    `recall` reads stored hops, `new_message` and `new_orphan` hand out row ids, `orphan_wait` is in microseconds.
+    `stored` reads the ledger's hops, `new_message` and `new_orphan` hand out row ids, `orphan_wait` is in microseconds.
+    At most `max_open_hops` open hops stay in memory after a batch.
     """
 
     def __init__(
@@ -63,19 +64,21 @@ class Matcher:
         vhost: str,
         flows: FlowTable,
         *,
-        recall: Recall,
+        stored: Stored,
         new_message: Callable[[], int],
         new_orphan: Callable[[], int],
         orphan_wait: int,
         reinspect: int,
         overtake_margin: int,
+        max_open_hops: int,
     ) -> None:
         self._vhost = vhost
         self._flows = flows
         self._new_message = new_message
         self._new_orphan = new_orphan
         self._orphan_wait = orphan_wait
-        self._book = Book(recall, self._flow_of)
+        self._max_open_hops = max_open_hops
+        self._book = Book(stored, self._flow_of)
         self.judge = Judge(self._book, reinspect=reinspect, overtake_margin=overtake_margin)
         self._epoch: int | None = None
         self._waiting: OrderedDict[int, tuple[int, str]] = OrderedDict()  # orphan id -> key, oldest first
@@ -91,9 +94,12 @@ class Matcher:
         """How many hops are open."""
         return len(self._book)
 
-    def restore(self, hops: Iterable[StoredHop], orphans: Iterable[OrphanRow]) -> None:
-        """Take up where the ledger stands: its open hops, and the orphans that may still find their publish."""
-        for hop in self._book.restore(hops):
+    def restore(self, hops: Iterable[StoredHop], evicted: Iterable[OpenHops], orphans: Iterable[OrphanRow]) -> None:
+        """Take up where the ledger stands: its open hops, and the orphans that may still find their publish.
+
+        `evicted` are the open hops that stay in the ledger, beside those that are given.
+        """
+        for hop in self._book.restore(hops, evicted):
             self.judge.expect(hop)
         for row in orphans:
             waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection)
@@ -125,7 +131,22 @@ class Matcher:
             adopted=self._adopted,
         )
         self._messages, self._deliveries, self._new_orphans, self._adopted = [], [], {}, []
+        if self._book.at_hand > self._max_open_hops:
+            self._evict()
         return changes
+
+    def _evict(self) -> None:
+        """Leave open hops to the ledger, which has them once these changes are committed."""
+        # some more than must be, so that it need not be done after each batch
+        count = self._book.at_hand - self._max_open_hops + self._max_open_hops // 16
+        overdue = self.judge.surplus(count)
+        self._evict_all(overdue)
+        self._evict_all(self._book.longest(count - len(overdue)))
+
+    def _evict_all(self, hops: Iterable[Hop]) -> None:
+        for hop in hops:
+            self.judge.evict(hop)
+            self._book.evict(hop)
 
     # publishes
 
@@ -221,7 +242,7 @@ class Matcher:
     def _find(self, event: Delivered, identity: int, died: list[Death]) -> Hop | None:
         """Return the hop that a delivery belongs to, by the rules at the head of this module."""
         queue = event.queue
-        open_hops = self._book.open_hops(identity, queue)
+        open_hops = self._open_hops(identity, queue)
         if died and not any(hop.message.exchange == event.exchange for hop in open_hops):
             if event.redelivered and (had := self._newest(identity, queue, _HAD)) is not None:
                 return had
@@ -234,6 +255,12 @@ class Matcher:
             if hop.state in _AWAITED:
                 return hop
         return None
+
+    def _open_hops(self, identity: int, queue: str) -> Sequence[Hop]:
+        """Return the open hops of an identity to a queue, first in first, whether they were evicted or not."""
+        for hop in self._book.readmit(identity, queue):
+            self.judge.expect(hop)
+        return self._book.open_hops(identity, queue)
 
     def _newest(self, identity: int, queue: str, states: frozenset[State]) -> Hop | None:
         return next((hop for hop in reversed(self._book.closed_hops(identity, queue)) if hop.state in states), None)
@@ -258,9 +285,7 @@ class Matcher:
 
     def _copied(self, identity: int, death: Death, queue: str) -> Hop | None:
         """Return the hop that is known to have died there, and whose copy to this queue has not been seen yet."""
-        here = {
-            hop.message.id for hop in (*self._book.open_hops(identity, queue), *self._book.closed_hops(identity, queue))
-        }
+        here = {hop.message.id for hop in (*self._open_hops(identity, queue), *self._book.closed_hops(identity, queue))}
         for hop in self._book.closed_hops(identity, death.queue):
             if hop.state is State.DEAD_LETTERED and hop.message.id not in here:
                 return hop
@@ -269,7 +294,7 @@ class Matcher:
     def _died(self, identity: int, death: Death) -> Hop | None:
         """Return the hop that met this death: a delivered one first where the death needs a delivery, else last."""
         delivered, waiting = [], []
-        for hop in (*self._book.closed_hops(identity, death.queue), *self._book.open_hops(identity, death.queue)):
+        for hop in (*self._open_hops(identity, death.queue), *self._book.closed_hops(identity, death.queue)):
             if hop.state in _DELIVERED:
                 delivered.append(hop)
             elif hop.state in OPEN or hop.state in _AWAITED:

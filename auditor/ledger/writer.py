@@ -295,15 +295,35 @@ class Ledger:
         with self._reading():
             return [GapRow._make(row) for row in self._conn.execute(sql, (vhost, since, since))]
 
-    def open_hops(self, vhost: str) -> Iterator[StoredHop]:
-        """Give the hops of which more may be learned, in order of message and number."""
+    def open_hops(self, vhost: str, limit: int) -> list[StoredHop]:
+        """Return the newest hops of which more may be learned, at most so many, in order of message and number."""
         with self._reading():
-            yield from self._lookup.open_hops(vhost)
+            return self._lookup.open_hops(vhost, limit)
+
+    def open_before(self, vhost: str, place: tuple[int, int]) -> list[tuple[str, int, int]]:
+        """Return for each queue how many hops are open before this message and number, and the first one's message."""
+        with self._reading():
+            return self._lookup.open_before(vhost, place)
+
+    def open_page(
+        self, vhost: str, after: tuple[int, int], limit: int
+    ) -> tuple[list[StoredHop], tuple[int, int] | None]:
+        """Return the next open hops after a message and number, in order of both, and where to go on; None at the end.
+
+        At most `limit` are read; those of other vhosts among them are left out.
+        """
+        with self._reading():
+            return self._lookup.open_page(vhost, after, limit)
 
     def recall(self, vhost: str, identity: int, queue: str) -> list[StoredHop]:
         """Return the newest stored hops (at most 256) of messages with this identity to this queue, oldest first."""
         with self._reading():
             return self._lookup.recall(vhost, identity, queue)
+
+    def recall_open(self, vhost: str, identity: int, queue: str, since: int) -> list[StoredHop]:
+        """Return the oldest open ones (at most 256) among them from message `since` on, oldest first."""
+        with self._reading():
+            return self._lookup.recall_open(vhost, identity, queue, since)
 
     def recent_orphans(self, vhost: str, since: int) -> list[OrphanRow]:
         """Return the orphans received since then, in order of id."""

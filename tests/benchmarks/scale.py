@@ -52,6 +52,7 @@ class _Audit:
             flows=flow_table(settings),
             canary=canary,
             pace=pace,
+            max_open_hops=settings.audit.max_open_hops,
             now=_now(),
         )
         self.cpu = 0.0

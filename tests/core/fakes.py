@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+from auditor.core.book import OpenHops, Place
 from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
 from auditor.core.events import Delivered, Properties, Published
 from auditor.core.extract import Fields
@@ -34,6 +35,8 @@ class FakeLedger:
         self.deliveries: dict[tuple[int, int, int], DeliveryRow] = {}
         self.orphans: dict[int, OrphanRow] = {}
         self.recalls = 0
+        self.max_recalled = 256
+        self.page = 10**9
         self.new_message = count(1).__next__
         self.new_orphan = count(1).__next__
 
@@ -61,6 +64,22 @@ class FakeLedger:
 
     def open_hops(self) -> list[StoredHop]:
         return [self._stored(key) for key in sorted(self.hops) if self.hops[key].state in OPEN]
+
+    def open_before(self, place: Place) -> list[OpenHops]:
+        found: dict[str, list[int]] = {}
+        for row in self.open_hops():
+            if (row.message, row.number) < place:
+                found.setdefault(row.queue, []).append(row.message)
+        return [OpenHops(queue, len(messages), min(messages)) for queue, messages in found.items()]
+
+    def open_page(self, after: Place, limit: int) -> tuple[list[StoredHop], Place | None]:
+        limit = min(limit, self.page)
+        rows = [row for row in self.open_hops() if (row.message, row.number) > after][:limit]
+        return rows, None if len(rows) < limit else (rows[-1].message, rows[-1].number)
+
+    def recall_open(self, identity: int, queue: str, since: int) -> list[StoredHop]:
+        rows = self.recall(identity, queue)
+        return [row for row in rows if row.state in OPEN and row.message >= since][: self.max_recalled]
 
     def recent_orphans(self, since: int) -> list[OrphanRow]:
         return [row for _, row in sorted(self.orphans.items()) if row.received_at >= since]
@@ -113,10 +132,17 @@ def make_flow(name: str = "all", **changes: Any) -> Flow:
 class Audit:
     """A matcher with its ledger. Times are seconds here, so that cases are easy to read."""
 
-    def __init__(self, *flows: Flow, ledger: FakeLedger | None = None, reinspect: int = REINSPECT) -> None:
+    def __init__(
+        self,
+        *flows: Flow,
+        ledger: FakeLedger | None = None,
+        reinspect: int = REINSPECT,
+        max_open_hops: int = 50_000,
+    ) -> None:
         self.flows = FlowTable(flows or [make_flow()])
         self.ledger = ledger or FakeLedger()
         self.reinspect = reinspect
+        self.max_open_hops = max_open_hops
         self.watermark = 0.0
         self.start()
 
@@ -125,15 +151,18 @@ class Audit:
         self.matcher = Matcher(
             "/",
             self.flows,
-            recall=self.ledger.recall,
+            stored=self.ledger,
             new_message=self.ledger.new_message,
             new_orphan=self.ledger.new_orphan,
             orphan_wait=ORPHAN_WAIT,
             reinspect=self.reinspect,
             overtake_margin=OVERTAKE_MARGIN,
+            max_open_hops=self.max_open_hops,
         )
         since = int(self.watermark * SECOND) - ORPHAN_WAIT
-        self.matcher.restore(self.ledger.open_hops(), self.ledger.recent_orphans(since))
+        hops = self.ledger.open_hops()[-self.max_open_hops :]
+        evicted = self.ledger.open_before((hops[0].message, hops[0].number)) if hops else []
+        self.matcher.restore(hops, evicted, self.ledger.recent_orphans(since))
 
     def see(self, *events: Published | Delivered) -> None:
         for event in events:

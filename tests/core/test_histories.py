@@ -143,10 +143,20 @@ def message(kind: str, number: int) -> tuple[Properties, bytes, str]:
     return Properties(message_id=None if kind == "no id" else f"m{number}"), body, body.decode()
 
 
-def watch(broker: SmallBroker, cuts: Sequence[int] = (), restarts: Sequence[bool] = (False,)) -> FakeLedger:
+def watch(
+    broker: SmallBroker,
+    cuts: Sequence[int] = (),
+    restarts: Sequence[bool] = (False,),
+    max_open_hops: int = 10**9,
+    page: int = 10**9,
+    max_recalled: int = 256,
+) -> FakeLedger:
     """Audit a broker's history. `cuts` are the sizes of the batches, in turn, and `restarts` tell after which of them
-    to start anew; without cuts all is one batch."""
-    audit = Audit(reinspect=REINSPECT)
+    to start anew; without cuts all is one batch. The last three are bounds: of what is kept in memory, and of what is
+    read from the ledger."""
+    ledger = FakeLedger()
+    ledger.page, ledger.max_recalled = page, max_recalled
+    audit = Audit(reinspect=REINSPECT, max_open_hops=max_open_hops, ledger=ledger)
     sizes, again = cycle(cuts or [10**9]), cycle(restarts)
     room = next(sizes)
     events = list(broker.trace())
@@ -273,6 +283,35 @@ def test_it_does_not_matter_when_the_auditor_restarts(
     whole, cut = watch(broker), watch(broker, cuts, [*restarts, True])
     assert cut.messages == whole.messages
     assert heaps(cut) == heaps(whole)
+
+
+@PROFILE
+@given(histories, st.booleans(), cut_sizes, st.integers(1, 5), st.integers(1, 3))
+def test_it_does_not_matter_how_many_hops_stay_in_memory(
+    history: list[Step], drained: bool, cuts: list[int], max_open_hops: int, max_recalled: int
+) -> None:
+    """But for the time of verdicts: a look at a queue may be asked for a moment earlier or later."""
+    broker = live(history, drained)
+    whole = watch(broker, cuts)
+    evicting = watch(broker, cuts, max_open_hops=max_open_hops, max_recalled=max_recalled)
+    assert evicting.messages == whole.messages
+    assert timeless(evicting) == timeless(whole)
+    assert evicting.deliveries == whole.deliveries
+
+
+@PROFILE
+@given(histories, st.booleans(), cut_sizes, restart_choices, st.integers(1, 5), st.integers(10, 20))
+def test_verdicts_that_wait_for_their_page_are_right_too(
+    history: list[Step], drained: bool, cuts: list[int], restarts: list[bool], max_open_hops: int, page: int
+) -> None:
+    broker = live(history, drained)
+    ledger = watch(broker, cuts, restarts, max_open_hops=max_open_hops, page=page)
+    compare(broker, ledger)
+    exactly_once(broker, ledger)
+
+
+def timeless(ledger: FakeLedger) -> list[HopRow]:
+    return [hop._replace(judged_at=None) for _, hop in sorted(ledger.hops.items())]
 
 
 def heaps(ledger: FakeLedger) -> dict[tuple[int, str], Counter[str]]:

@@ -72,7 +72,7 @@ def test_verdicts_go_later_and_open_hops_never(ledger: Ledger) -> None:
     prune_all(ledger, START, START)
     open_hops = [n for n, state in enumerate(State, start=1) if state in (State.IN_FLIGHT, State.STUCK)]
     assert ids(ledger, "messages") == [*open_hops, 9, 11, 12]
-    assert [row.message for row in ledger.open_hops("/")] == [*open_hops, 9]
+    assert [row.message for row in ledger.open_hops("/", 100)] == [*open_hops, 9]
 
 
 def test_verdicts_never_go_before_healthy_ones(ledger: Ledger) -> None:

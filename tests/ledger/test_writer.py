@@ -145,13 +145,13 @@ def test_open_hops_come_in_order_and_only_those_of_the_vhost(ledger: Ledger) -> 
         ],
     )  # fmt: skip
     ledger.commit(changes, status=status())
-    found = list(ledger.open_hops("/"))
+    found = list(ledger.open_hops("/", 100))
     assert [(row.message, row.number) for row in found] == [(2, 0), (4, 0), (4, 1)]
     assert {row.state for row in found} == OPEN
     stuck = found[1]
     assert stuck.reason is Reason.NO_CONSUMER
     assert (stuck.queue, stuck.priority, stuck.identity, stuck.hops, stuck.vhost) == ("a", 5, 1004, 2, "/")
-    assert [row.message for row in ledger.open_hops("other")] == [3]
+    assert [row.message for row in ledger.open_hops("other", 100)] == [3]
 
 
 def test_recall_goes_by_identity_whatever_the_message_id(ledger: Ledger) -> None:

@@ -121,6 +121,7 @@ def in_ledger(path: Path, sessions: Sequence[Sequence[Content]]) -> dict[str, li
         flows=flow_table(Settings()),
         canary=Canary(exchange="auditor.canary", auditor=QUEUE, user="auditor"),
         pace=Pace(canary_interval=1_000_000, orphan_wait=5_000_000, reinspect=30_000_000),
+        max_open_hops=50_000,
         now=RECEIVED_AT,
     )
     nothing: dict[str, Any] = {name: [] for name in Step._fields} | {"uncounted": None}
