@@ -23,9 +23,9 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from auditor import __version__
-from auditor.core.book import OpenHops
 from auditor.core.completeness import Completeness, Missing, Reading
 from auditor.core.events import Published, TraceEvent
+from auditor.core.evicted import OpenHops
 from auditor.core.flows import FlowTable
 from auditor.core.gaps import Gap, GapReason, Gaps
 from auditor.core.judge import Inspection

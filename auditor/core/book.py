@@ -4,45 +4,20 @@ Open hops stay here until they are closed, or evicted because there are too many
 committed, because the ledger does not know of the change before that. What is no longer here is found again through
 `Stored`, which reads the ledger.
 
-**Evicted** hops are open, and only in the ledger. The book keeps their number for each queue, and a message before
-which none of them was published (`low`): an open hop that is older comes first whatever the ledger has, so a queue
-that is worked off first in, first out is served from memory. When a delivery does find an evicted hop, those that
-follow it in its queue are admitted with it, a page of them at most once a batch.
+When a delivery finds an evicted hop (`auditor.core.evicted`), those that follow it in its queue are admitted with it, a
+page of them at most once a batch: a queue that is being worked off will deliver them next.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
 
 from auditor.core.changes import HopRow, StoredHop
+from auditor.core.evicted import NEVER, PAGE, Epochs, Evicted, OpenHops, Place, Stored
 from auditor.core.flows import Flow
 from auditor.core.hops import OPEN, Reason, State, check_move
-
-PAGE = 2000
-"""Open hops that are read from the ledger in one go: some 20 ms."""
-
-_MAX_EPOCHS = 10_000  # canaries whose place among the messages is remembered exactly: some three hours, 2 MB
-
-Place = tuple[int, int]
-"""Message and number of a hop: the order in which the ledger has them."""
-
-START: Place = (0, 0)
-
-
-class Stored(Protocol):
-    """Reads the hops that the ledger has of one vhost."""
-
-    def recall(self, identity: int, queue: str) -> list[StoredHop]:
-        """Return the newest hops of an identity to a queue, oldest first; a bounded number."""
-
-    def recall_open(self, identity: int, queue: str, since: int) -> list[StoredHop]:
-        """Return the oldest open ones among them from message `since` on, oldest first; a bounded number."""
-
-    def open_page(self, after: Place, limit: int) -> tuple[list[StoredHop], Place | None]:
-        """Return the next open hops after a place, oldest first, and the place to go on from; None at the end."""
 
 
 class Message:
@@ -97,24 +72,6 @@ class Hop:
         return f"{self.message.id}/{self.number} to {self.queue!r}"
 
 
-class OpenHops(NamedTuple):
-    """The open hops to one queue that are only in the ledger."""
-
-    queue: str
-    hops: int
-    low: int  # the oldest one's message
-
-
-class _Evicted:
-    """What is remembered of a queue's evicted hops."""
-
-    __slots__ = ("count", "low")
-
-    def __init__(self, count: int, low: int) -> None:
-        self.count = count
-        self.low = low  # none of them belongs to an older message
-
-
 class Book:
     """Finds hops by identity and queue, and collects the rows of those that changed."""
 
@@ -125,9 +82,8 @@ class Book:
         # has no list around it
         self._open: dict[str, dict[int, Hop | list[Hop]]] = {}
         self._at_hand = 0  # how many those are
-        self._evicted: dict[str, _Evicted] = {}
-        self._evicted_count = 0
-        self._epochs: list[tuple[int, int | None]] = [(0, None)]  # message -> epoch from it on, as `Message` has it
+        self._evicted = Evicted()
+        self._epochs = Epochs()
         # since the last commit:
         self._closed: dict[tuple[int, str], list[Hop]] = {}  # closed or recalled, oldest first
         self._recalled: set[tuple[int, str]] = set()
@@ -139,7 +95,7 @@ class Book:
 
     def __len__(self) -> int:
         """How many hops are open, evicted ones included."""
-        return self._at_hand + self._evicted_count
+        return self._at_hand + len(self._evicted)
 
     @property
     def at_hand(self) -> int:
@@ -150,13 +106,7 @@ class Book:
         """Take a new hop in."""
         self._changed[hop] = None
         self._file(hop)
-        message = hop.message
-        newest, epoch = self._epochs[-1]
-        if message.epoch != epoch and message.id > newest:  # and no further hop of an older message
-            self._epochs.append((message.id, message.epoch))
-            if len(self._epochs) > _MAX_EPOCHS:
-                # the older half by every other one: an earlier epoch than the true one only withholds claims
-                del self._epochs[1 : _MAX_EPOCHS // 2 : 2]
+        self._epochs.note(hop.message.id, hop.message.epoch)
 
     def restore(self, stored: Iterable[StoredHop], evicted: Iterable[OpenHops]) -> list[Hop]:
         """Take the ledger's open hops in, after a start; `evicted` are those that stay there."""
@@ -164,9 +114,7 @@ class Book:
         hops = [self._from(row, messages) for row in stored]
         for hop in hops:
             self._file(hop)
-        for queue, hops_there, low in evicted:
-            self._evicted[queue] = _Evicted(hops_there, low)
-            self._evicted_count += hops_there
+        self._evicted.restore(evicted)
         return hops
 
     def open_hops(self, identity: int, queue: str) -> Sequence[Hop]:
@@ -192,43 +140,37 @@ class Book:
 
     # evicted hops
 
-    @property
-    def has_evicted(self) -> bool:
-        """Whether any open hop is only in the ledger."""
-        return bool(self._evicted_count)
-
-    def evicted(self, queue: str) -> int:
-        """How many open hops to a queue are only in the ledger."""
-        evicted = self._evicted.get(queue)
-        return 0 if evicted is None else evicted.count
+    def evicted(self, queue: str | None = None) -> int:
+        """How many open hops, to a queue or in all, are only in the ledger."""
+        return len(self._evicted) if queue is None else self._evicted.of(queue)
 
     def readmit(self, identity: int, queue: str) -> list[Hop]:
         """Admit the evicted hops of an identity to a queue that may come before those in memory, and perhaps others.
 
         Returns all that were admitted: usually none, at no cost.
         """
-        evicted = self._evicted.get(queue)
-        if evicted is None:
+        low = self._evicted.low(queue)
+        if low == NEVER:
             return []
         key = (identity, queue)
-        since = max(evicted.low, self._sought.get(key, 0))
+        since = max(low, self._sought.get(key, 0))
         at_hand = self.open_hops(identity, queue)
-        if since == _NEVER or (at_hand and at_hand[0].message.id < since):
+        if since == NEVER or (at_hand and at_hand[0].message.id < since):
             return []
         rows = self._stored.recall_open(identity, queue, since)
-        self._sought[key] = rows[-1].message + 1 if rows else _NEVER
+        self._sought[key] = rows[-1].message + 1 if rows else NEVER
         admitted = self._admit_rows(rows)
-        if admitted and queue in self._evicted and not self._followed:
+        if admitted and self._evicted.of(queue) and not self._followed:
             self._followed = True
             admitted += self._admit_following(queue)
         return admitted
 
     def _admit_following(self, queue: str) -> list[Hop]:
         """Admit a queue's oldest evicted hops: a queue that is being worked off will deliver them next."""
-        evicted = self._evicted[queue]
-        rows, place = self._stored.open_page((evicted.low, -1), PAGE)
-        evicted.low = _NEVER if place is None else place[0]
-        return self._admit_rows([row for row in rows if row.queue == queue])
+        rows, place = self._stored.open_page((self._evicted.low(queue), -1), PAGE)
+        admitted = self._admit_rows([row for row in rows if row.queue == queue])
+        self._evicted.none_before(queue, NEVER if place is None else place[0])
+        return admitted
 
     def _admit_rows(self, rows: Iterable[StoredHop]) -> list[Hop]:
         messages: dict[int, Message] = {}
@@ -248,20 +190,13 @@ class Book:
 
     def admit(self, hop: Hop) -> None:
         """Take an evicted hop back in."""
-        evicted = self._evicted[hop.queue]
-        evicted.count -= 1
-        if not evicted.count:
-            del self._evicted[hop.queue]
-        self._evicted_count -= 1
+        self._evicted.remove(hop.queue)
         self._file(hop)
 
     def evict(self, hop: Hop) -> None:
         """Leave an open hop to the ledger, which must have it as it is."""
         self._unfile(hop)
-        evicted = self._evicted.setdefault(hop.queue, _Evicted(0, hop.message.id))
-        evicted.count += 1
-        evicted.low = min(evicted.low, hop.message.id)
-        self._evicted_count += 1
+        self._evicted.add(hop.queue, hop.message.id)
 
     def longest(self, count: int) -> list[Hop]:
         """Return so many open hops, or all there are: the newest of the queue with most of them, then of the next.
@@ -271,7 +206,7 @@ class Book:
         """
         found: list[Hop] = []
         for hops in sorted(self._open.values(), key=_size, reverse=True):
-            newest = (hop for found in reversed(hops.values()) for hop in _newest_first(found))
+            newest = (hop for equal in reversed(hops.values()) for hop in _newest_first(equal))
             found += islice(newest, count - len(found))
             if len(found) >= count:
                 break
@@ -380,14 +315,11 @@ class Book:
         hops = (*self.open_hops(row.identity, row.queue), *self._closed.get((row.identity, row.queue), ()))
         return any(age(hop) == place for hop in hops)
 
-    def _epoch_of(self, message: int) -> int | None:
-        return self._epochs[bisect_right(self._epochs, message, key=_message_of) - 1][1]
-
     def _from(self, row: StoredHop, messages: dict[int, Message]) -> Hop:
         message = messages.get(row.message)
         if message is None:
             # the epoch is not stored; of an earlier run it is not known: such a message is no evidence against others
-            epoch = self._epoch_of(row.message)
+            epoch = self._epochs.of(row.message)
             message = messages[row.message] = Message(
                 row.message, row.identity, row.exchange, row.priority, row.published_at, epoch, row.hops
             )
@@ -399,13 +331,6 @@ class Book:
 def age(hop: Hop) -> tuple[int, int]:
     """Sort key: the ledger's order, so that it does not matter in which batch a hop was closed."""
     return hop.message.id, hop.number
-
-
-_NEVER = 1 << 62  # a message that there will never be
-
-
-def _message_of(entry: tuple[int, int | None]) -> int:
-    return entry[0]
 
 
 def _size(hops: Mapping[int, Hop | list[Hop]]) -> int:

@@ -4,8 +4,8 @@ A passed deadline is no verdict yet. The judge asks for the hop's queue to be in
 watermark is past the inspection, so that a delivery that was already on its way can still arrive. Time is the horizon
 of the watermark throughout; while that stands still, nobody is judged.
 
-Of the evicted hops (`auditor.core.book`) a page is read each time the horizon has moved, round and round. They are held
-against what was found when their queue was last looked at.
+Of the evicted hops (`auditor.core.evicted`) a page is read each time the horizon has moved, round and round. They are
+held against what was found when their queue was last looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections import OrderedDict
 from itertools import islice
 from typing import NamedTuple
 
-from auditor.core.book import START, Book, Hop
+from auditor.core.book import Book, Hop
+from auditor.core.evicted import START
 from auditor.core.gaps import Gap
 from auditor.core.hops import Reason, State
 
@@ -206,7 +207,7 @@ class Judge:
 
     def _judge_evicted(self, horizon: int) -> None:
         """Judge the next page of the evicted hops, by the evidence that was found for those in memory."""
-        hops, place = self._book.evicted_page(self._place) if self._book.has_evicted else ([], None)
+        hops, place = self._book.evicted_page(self._place) if self._book.evicted() else ([], None)
         for hop in hops:
             if hop.deadline_at >= horizon:
                 continue

@@ -23,10 +23,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from auditor.core.book import Book, Hop, Message, OpenHops, Stored, age
+from auditor.core.book import Book, Hop, Message, age
 from auditor.core.changes import Changes, DeliveryRow, MessageRow, OrphanRow, StoredHop
 from auditor.core.deaths import AFTER_DELIVERY, Death, deaths
 from auditor.core.events import Delivered, Published, TraceEvent
+from auditor.core.evicted import OpenHops, Stored
 from auditor.core.flows import Flow, FlowTable, retired
 from auditor.core.hops import OPEN, Reason, State
 from auditor.core.identity import identify

@@ -29,12 +29,13 @@ _PAGE = f"""{_HOP}
 _NEWEST_OPEN = f"""{_HOP} FROM hops h INDEXED BY hops_open CROSS JOIN messages m ON m.id = h.message {_NAMES}
     WHERE h.state_id IN ({OPEN_SQL}) AND c.vhost = ? ORDER BY h.message DESC, h.number DESC LIMIT ?"""
 
-_OPEN_BEFORE = f"""SELECT q.name, count(*), min(h.message)
+# Without GROUP BY, which would sort them all in memory.
+_OPEN_BEFORE = f"""SELECT h.queue_id, h.message
     FROM hops h INDEXED BY hops_open CROSS JOIN messages m ON m.id = h.message
-        CROSS JOIN clients c ON c.id = m.client_id CROSS JOIN names q ON q.id = h.queue_id
+        CROSS JOIN clients c ON c.id = m.client_id
     WHERE h.state_id IN ({OPEN_SQL}) AND c.vhost = :vhost
         AND h.message <= :message AND (h.message < :message OR h.number < :number)
-    GROUP BY h.queue_id"""
+    ORDER BY h.message"""
 
 _RECALL = f"""{_HOP} FROM messages m CROSS JOIN hops h ON h.message = m.id {_NAMES}
     WHERE m.id = ? AND m.identity = ? AND q.name = ? AND c.vhost = ? ORDER BY h.number"""
@@ -143,7 +144,15 @@ class Lookup:
     def open_before(self, vhost: str, place: tuple[int, int]) -> list[tuple[str, int, int]]:
         """Return of each queue how many hops of a vhost are open before a place, and the first one's message."""
         values = {"vhost": vhost, "message": place[0], "number": place[1]}
-        return self._conn.execute(_OPEN_BEFORE, values).fetchall()
+        counts: dict[int, int] = {}
+        first: dict[int, int] = {}
+        for queue, message in self._conn.execute(_OPEN_BEFORE, values):
+            counts[queue] = counts.get(queue, 0) + 1
+            first.setdefault(queue, message)
+        name = "SELECT name FROM names WHERE id = ?"
+        return [
+            (self._conn.execute(name, (queue,)).fetchone()[0], count, first[queue]) for queue, count in counts.items()
+        ]
 
     def open_page(
         self, vhost: str, after: tuple[int, int], limit: int

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from auditor.core.book import OpenHops, Place
 from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
 from auditor.core.events import Delivered, Properties, Published
+from auditor.core.evicted import OpenHops, Place
 from auditor.core.extract import Fields
 from auditor.core.flows import Flow, FlowTable
 from auditor.core.gaps import Gap
