@@ -45,7 +45,7 @@ AGAINST = frozenset({State.STUCK, State.LOST, State.DEAD_LETTERED, State.UNROUTA
 """The verdicts against a hop: what the `lost` view lists and what alerts are about."""
 
 OPEN = frozenset({State.IN_FLIGHT, State.STUCK})
-"""The states of which more may be learned from the queue; their hops stay in memory."""
+"""The states of which more may be learned from the queue."""
 
 MOVES: dict[State, frozenset[State]] = {
     State.IN_FLIGHT: frozenset(

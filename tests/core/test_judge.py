@@ -286,6 +286,86 @@ def test_a_restart_forgets_neither_what_is_open_nor_what_was_claimed(
     assert audit.told() == {(1, "work"): "late"}
 
 
+# evicted hops
+
+
+@pytest.fixture
+def crowded() -> Audit:
+    """Five hops wait in `work`, two of them in memory, and the auditor has just started."""
+    audit = Audit(max_open_hops=2)
+    audit.see(*[published(n / 10, "work", id=str(n)) for n in range(5)])
+    audit.restart()
+    assert audit.matcher._book.at_hand == 2
+    return audit
+
+
+@pytest.mark.parametrize(
+    ("found", "claim"),
+    [({"ready": 0}, "lost queue_empty"), ({"exists": False}, "lost queue_missing"), ({"ready": 5}, "stuck waiting")],
+)
+def test_evicted_hops_are_judged_like_all_others(crowded: Audit, found: dict[str, Any], claim: str) -> None:
+    assert crowded.matcher.open_hops == 5
+    crowded.judge("work", 11, **found)
+    assert set(crowded.told().values()) == {claim}
+    assert crowded.matcher.open_hops == (5 if "stuck" in claim else 0)
+    assert crowded.matcher._book.at_hand <= 2
+
+
+def test_evicted_hops_alone_have_their_queue_looked_at() -> None:
+    audit = Audit(max_open_hops=1)
+    audit.see(published(0, "work"), published(5, "elsewhere", id="other"))
+    audit.restart()
+    assert audit.due(11) == ["work"]
+    audit.inspected("work", 12, ready=1)
+    audit.due(13)
+    assert audit.told() == {(1, "work"): "stuck waiting", (2, "elsewhere"): "in_flight"}
+    audit.see(delivered(14, "elsewhere", id="other"))
+    audit.commit()
+    assert audit.due(42.9) == []
+    assert audit.due(43) == ["work"]
+    audit.inspected("work", 43, ready=0)
+    audit.due(44)
+    assert audit.told()[1, "work"] == "lost queue_empty"
+    assert audit.due(45) == audit.due(1000) == []
+    assert not audit.matcher.judge._queues
+
+
+def test_a_gap_and_the_evicted_ones_are_counted_among_those_that_should_be_there(crowded: Audit) -> None:
+    crowded.judge("work", 11, ready=5)
+    crowded.commit()
+    crowded.gap(gap(20, 30))
+    crowded.judge("work", 42, ready=5)
+    assert set(crowded.told().values()) == {"stuck waiting"}
+    crowded.judge("work", 73, ready=4)
+    assert set(crowded.told().values()) == {"unknown blind"}
+
+
+def test_a_queue_that_is_worked_off_is_read_from_the_ledger_in_pages() -> None:
+    audit = Audit(max_open_hops=16)
+    audit.see(*[published(n / 100, "work", id=str(n)) for n in range(200)])
+    audit.restart()
+    before = audit.ledger.recalls
+    for n in range(200):
+        audit.see(delivered(5 + n / 100, "work", id=str(n)))
+        if n % 50 == 0:
+            audit.commit()
+            assert audit.matcher._book.at_hand <= 16
+    assert set(audit.told().values()) == {"delivered"}
+    assert audit.ledger.recalls - before <= 10
+
+
+def test_a_gap_is_held_against_an_evicted_hop_that_was_published_before_it_was_read() -> None:
+    """As for all others: what is read at 100 was published at 5 at the earliest."""
+    audit = Audit(max_open_hops=1)
+    audit.advance(5)
+    audit.see(published(100, "work"), published(100, "work", id="other"))
+    audit.commit()
+    audit.advance(6)
+    audit.gap(gap(7, 9))
+    audit.judge("work", 111, ready=0)
+    assert set(audit.told().values()) == {"unknown blind"}
+
+
 def test_the_memory_of_overtakers_is_bounded(audit: Audit) -> None:
     """Queues with made-up names come and go without end."""
     audit.advance(1)

@@ -154,6 +154,43 @@ def test_open_hops_come_in_order_and_only_those_of_the_vhost(ledger: Ledger) -> 
     assert [row.message for row in ledger.open_hops("other", 100)] == [3]
 
 
+def test_the_open_hops_that_a_start_leaves_behind_are_counted_and_read_page_by_page(ledger: Ledger) -> None:
+    messages = [message(n, vhost="other" if n == 3 else "/") for n in range(1, 7)]
+    hops = [hop(1), hop(2, queue="b"), hop(3), delivered(4), hop(5), hop(5, 1, queue="b"), hop(6)]
+    ledger.commit(Changes(messages=messages, hops=hops), status=status())
+    assert [(row.message, row.number) for row in ledger.open_hops("/", 2)] == [(5, 1), (6, 0)]
+    assert sorted(ledger.open_before("/", (5, 1))) == [("b", 1, 2), ("mes.orders", 2, 1)]
+
+    pages = []
+    place: tuple[int, int] | None = (0, 0)
+    while place is not None:
+        found, place = ledger.open_page("/", place, 3)
+        pages.append([(row.message, row.number) for row in found])
+    assert pages == [[(1, 0), (2, 0)], [(5, 0), (5, 1), (6, 0)], []], "those of other vhosts count, and are left out"
+
+
+def test_the_oldest_open_hop_is_found_among_many_equal_ones(
+    path: Path, merged: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat that nobody takes, and then somebody does."""
+    monkeypatch.setattr("auditor.ledger.lookup.MAX_RECALLED", 4)
+    monkeypatch.setattr("auditor.ledger.lookup._MAX_LOOKED_AT", 8)
+    ledger = Ledger.open(path)
+    count = BLOCK * (merged + 1) + 100
+    opened = {7, 8, BLOCK + 1, count - 50}
+    for first in range(1, count + 1, 4096):
+        numbers = range(first, min(first + 4096, count + 1))
+        hops = [hop(n) if n in opened else delivered(n) for n in numbers]
+        ledger.commit(Changes(messages=[message(n, identity=42) for n in numbers], hops=hops), status=status())
+    assert [row.message for row in ledger.recall_open("/", 42, "mes.orders", 1)] == [7, 8]
+    assert [row.message for row in ledger.recall_open("/", 42, "mes.orders", 8)] == [8]
+    assert [row.message for row in ledger.recall_open("/", 42, "mes.orders", count - 60)] == [count - 50]
+    assert ledger.recall_open("/", 42, "elsewhere", count - 60) == []
+    newest = list(range(count - 3, count + 1))
+    assert [row.message for row in ledger.recall("/", 42, "mes.orders")] == newest
+    ledger.close()
+
+
 def test_recall_goes_by_identity_whatever_the_message_id(ledger: Ledger) -> None:
     twins = [message(1, identity=-5, message_id=None), message(2, identity=-5, message_id="from a header")]
     others = [message(3, identity=-6), message(4, identity=-5, vhost="other")]
