@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from auditor.core.changes import HopRow, StoredHop
-from auditor.core.evicted import NEVER, PAGE, Epochs, Evicted, OpenHops, Place, Stored
+from auditor.core.evicted import NEVER, PAGE, Evicted, OpenHops, Place, Stored, Unstored
 from auditor.core.flows import Flow
 from auditor.core.hops import OPEN, Reason, State, check_move
 
@@ -23,10 +23,18 @@ from auditor.core.hops import OPEN, Reason, State, check_move
 class Message:
     """What the hops of one publish share."""
 
-    __slots__ = ("epoch", "exchange", "hops", "id", "identity", "priority", "published_at")
+    __slots__ = ("deaths", "epoch", "exchange", "hops", "id", "identity", "priority", "published_at")
 
     def __init__(
-        self, id: int, identity: int, exchange: str, priority: int, published_at: int, epoch: int | None, hops: int
+        self,
+        id: int,
+        identity: int,
+        exchange: str,
+        priority: int,
+        published_at: int,
+        epoch: int | None,
+        deaths: int | None,
+        hops: int,
     ) -> None:
         self.id = id
         self.identity = identity
@@ -34,7 +42,12 @@ class Message:
         self.priority = priority
         self.published_at = published_at  # when its publish was read: it was certainly not published later
         self.epoch = epoch  # the watermark at that time: nor was it published before; None where that is not known
+        self.deaths = deaths  # fingerprint of those it was published with, usually 0; None where that is not known
         self.hops = hops  # how many hops it has
+
+    def may_be(self, exchange: str, deaths: int) -> bool:
+        """Whether a delivery with these deaths, last published to this exchange, can be of this very publish."""
+        return exchange == self.exchange if self.deaths is None else deaths == self.deaths
 
 
 class Hop:
@@ -83,7 +96,7 @@ class Book:
         self._open: dict[str, dict[int, Hop | list[Hop]]] = {}
         self._at_hand = 0  # how many those are
         self._evicted = Evicted()
-        self._epochs = Epochs()
+        self._unstored = Unstored()
         # since the last commit:
         self._closed: dict[tuple[int, str], list[Hop]] = {}  # closed or recalled, oldest first
         self._recalled: set[tuple[int, str]] = set()
@@ -106,7 +119,7 @@ class Book:
         """Take a new hop in."""
         self._changed[hop] = None
         self._file(hop)
-        self._epochs.note(hop.message.id, hop.message.epoch)
+        self._unstored.note(hop.message.id, hop.message.epoch, hop.message.deaths)
 
     def restore(self, stored: Iterable[StoredHop], evicted: Iterable[OpenHops]) -> list[Hop]:
         """Take the ledger's open hops in, after a start; `evicted` are those that stay there."""
@@ -318,10 +331,10 @@ class Book:
     def _from(self, row: StoredHop, messages: dict[int, Message]) -> Hop:
         message = messages.get(row.message)
         if message is None:
-            # the epoch is not stored; of an earlier run it is not known: such a message is no evidence against others
-            epoch = self._epochs.of(row.message)
+            # without its epoch, as of an earlier run, a message is no evidence against others
+            epoch, deaths = self._unstored.epoch(row.message), self._unstored.deaths(row.message)
             message = messages[row.message] = Message(
-                row.message, row.identity, row.exchange, row.priority, row.published_at, epoch, row.hops
+                row.message, row.identity, row.exchange, row.priority, row.published_at, epoch, deaths, row.hops
             )
         hop = Hop(message, row.number, row.queue, self._flow_of(row), row.deadline, row.state, row.reason)
         hop.wait, hop.attempts = row.wait, row.attempts

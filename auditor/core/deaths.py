@@ -15,6 +15,9 @@ _REASONS = {reason.value: reason for reason in (Reason.EXPIRED, Reason.REJECTED,
 
 _MAX_DEATHS = 64  # entries looked at: each may cost a look into the ledger, and the broker writes a handful
 
+# What a further death changes. Where a publisher sent an `x-death`, RabbitMQ 4 begins anew: then the time tells.
+_TOLD = {"queue": None, "reason": None, "count": 1, "time": None}
+
 AFTER_DELIVERY = frozenset({Reason.REJECTED, Reason.DELIVERY_LIMIT})
 """Reasons that a message can only meet once a consumer has had it."""
 
@@ -24,6 +27,22 @@ class Death(NamedTuple):
 
     queue: str
     reason: Reason
+
+
+def fingerprint(headers: Mapping[str, Value]) -> int:
+    """Return a number that changes with each further death; 0 when there was none. Good for this process only.
+
+    A publisher may send an `x-death` along, so having one does not tell that a message has died since its publish.
+    """
+    entries = headers.get("x-death")
+    if not isinstance(entries, list):
+        return 0
+    told = [
+        tuple(repr(entry.get(name, default)) for name, default in _TOLD.items())
+        for entry in entries[:_MAX_DEATHS]
+        if isinstance(entry, dict)
+    ]
+    return hash(tuple(told)) or 1
 
 
 def deaths(headers: Mapping[str, Value]) -> list[Death]:

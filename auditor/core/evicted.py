@@ -21,6 +21,8 @@ NEVER = 1 << 62
 
 _MAX_EPOCHS = 10_000  # canaries whose place among the messages is remembered exactly: some three hours, 2 MB
 
+_MAX_REPUBLISHED = 10_000  # messages that were published with an `x-death`; of older ones it is forgotten, 1 MB
+
 Place = tuple[int, int]
 """Message and number of a hop: the order in which the ledger has them."""
 
@@ -98,24 +100,39 @@ class Evicted:
             self._queues[queue] = found._replace(low=message)
 
 
-class Epochs:
-    """Which epoch (`auditor.core.book.Message`) the messages of this run had, for those that come back."""
+class Unstored:
+    """What the ledger does not keep of this run's messages (`auditor.core.book.Message`), for hops that come back."""
 
     def __init__(self) -> None:
-        self._from: list[tuple[int, int | None]] = [(0, None)]  # the first message that had it, epoch
+        self._epochs: list[tuple[int, int | None]] = [(0, None)]  # the first message that had it, epoch
+        self._deaths: dict[int, int] = {}  # message -> fingerprint; the oldest first, without the usual 0
+        self._deaths_since = NEVER  # the first message of which that is known
 
-    def note(self, message: int, epoch: int | None) -> None:
-        """Take in the epoch of a message; of older messages than the newest it is known."""
-        newest, last = self._from[-1]
+    def note(self, message: int, epoch: int | None, deaths: int | None) -> None:
+        """Take in what is known of a message; older ones than the newest are known already."""
+        newest, last = self._epochs[-1]
         if epoch != last and message > newest:
-            self._from.append((message, epoch))
-            if len(self._from) > _MAX_EPOCHS:
+            self._epochs.append((message, epoch))
+            if len(self._epochs) > _MAX_EPOCHS:
                 # the older half by every other one: an epoch before the true one can only withhold claims
-                del self._from[1 : _MAX_EPOCHS // 2 : 2]
+                del self._epochs[1 : _MAX_EPOCHS // 2 : 2]
+        if deaths is None:
+            return
+        if self._deaths_since == NEVER:
+            self._deaths_since = message
+        if deaths and message >= self._deaths_since:
+            self._deaths[message] = deaths
+            if len(self._deaths) > _MAX_REPUBLISHED:
+                self._deaths_since = next(iter(self._deaths)) + 1
+                del self._deaths[self._deaths_since - 1]
 
-    def of(self, message: int) -> int | None:
+    def epoch(self, message: int) -> int | None:
         """Give a message's epoch, or one before it; None for a message of an earlier run."""
-        return self._from[bisect_right(self._from, message, key=_first) - 1][1]
+        return self._epochs[bisect_right(self._epochs, message, key=_first) - 1][1]
+
+    def deaths(self, message: int) -> int | None:
+        """Give the fingerprint of the deaths that a message was published with; None where it is not known."""
+        return None if message < self._deaths_since else self._deaths.get(message, 0)
 
 
 def _first(entry: tuple[int, int | None]) -> int:

@@ -6,8 +6,9 @@ the watermark that is handed to it. What it learned is taken batch by batch (`ta
 
 The rules, in the order in which `_delivered` applies them to a delivery from a queue:
 
-1. A message with an `x-death` did not come to this queue by its publish, unless a publish to the same exchange is open
-   for it. It closes the hop that its `x-death` names, and is the delivery of a further hop of the same message.
+1. A message with an `x-death` did not come to this queue by its publish, unless a hop is open here that was published
+   with this very `x-death` (where that is no longer known: to the same exchange). It closes the hop that its `x-death`
+   names, and is the delivery of a further hop of the same message.
 2. A redelivered one belongs to a hop that was delivered before, if there is one.
 3. Otherwise it belongs to the oldest open hop of its identity and queue: first in, first out.
 4. Otherwise to the oldest hop of which no delivery was expected any more (`lost`, `unknown`): it is late.
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 from auditor.core.book import Book, Hop, Message, age
 from auditor.core.changes import Changes, DeliveryRow, MessageRow, OrphanRow, StoredHop
-from auditor.core.deaths import AFTER_DELIVERY, Death, deaths
+from auditor.core.deaths import AFTER_DELIVERY, Death, deaths, fingerprint
 from auditor.core.events import Delivered, Published, TraceEvent
 from auditor.core.evicted import OpenHops, Stored
 from auditor.core.flows import Flow, FlowTable, retired
@@ -36,6 +37,7 @@ from auditor.core.judge import Judge
 _MAX_TRACE_CONTEXT = 256  # characters; a W3C traceparent of version 00 has 55
 _MAX_WAITING = 100_000  # orphans that wait for their publish; past it the oldest stop waiting, about 50 MB
 
+_STREAM = "x-stream-offset"  # the header of what is read from a stream: there everybody begins where he likes
 _REPLY_TO = "amq.rabbitmq.reply-to"  # how the names of the pseudo queues of direct replies begin
 
 _AWAITED = frozenset({State.LOST, State.UNKNOWN})
@@ -51,6 +53,7 @@ class _Orphan(NamedTuple):
     redelivered: bool
     user: str
     connection: str
+    overtakes: bool  # whether it is evidence that earlier messages of the queue are gone
 
 
 class Matcher:
@@ -103,7 +106,8 @@ class Matcher:
         for hop in self._book.restore(hops, evicted):
             self.judge.expect(hop)
         for row in orphans:
-            waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection)
+            # whether it came from a stream is not stored
+            waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection, overtakes=False)
             self._await_publish((row.identity, row.queue), waiting)
 
     def see(self, event: TraceEvent) -> None:
@@ -163,8 +167,9 @@ class Matcher:
         sender = targets[0][1] if targets else flows[0]
         fields = sender.extract(event)
         message = Message(
-            self._new_message(), identity, event.exchange, priority, event.received_at, self._epoch, len(targets)
-        )
+            self._new_message(), identity, event.exchange, priority, event.received_at, self._epoch,
+            fingerprint(event.properties.headers), len(targets),
+        )  # fmt: skip
         traceparent = event.properties.headers.get("traceparent")
         self._messages.append(
             MessageRow(
@@ -227,7 +232,8 @@ class Matcher:
         identity = identify(event.vhost, event.properties, event.body)
         hop = self._find(event, identity, died)
         if hop is not None:
-            self._deliver(hop, event.received_at, event.redelivered, event.user, event.connection)
+            overtakes = not event.redelivered and _STREAM not in event.properties.headers
+            self._deliver(hop, event.received_at, event.redelivered, event.user, event.connection, overtakes)
         else:
             self._orphan(event, identity, flow)
 
@@ -244,7 +250,10 @@ class Matcher:
         """Return the hop that a delivery belongs to, by the rules at the head of this module."""
         queue = event.queue
         open_hops = self._open_hops(identity, queue)
-        if died and not any(hop.message.exchange == event.exchange for hop in open_hops):
+        if died:
+            mark = fingerprint(event.properties.headers)
+            open_hops = [hop for hop in open_hops if hop.message.may_be(event.exchange, mark)]
+        if died and not open_hops:
             if event.redelivered and (had := self._newest(identity, queue, _HAD)) is not None:
                 return had
             return self._further_hop(identity, queue, died, event.received_at)
@@ -304,7 +313,7 @@ class Matcher:
         candidates = [*delivered, *waiting] if death.reason in AFTER_DELIVERY else [*waiting, *delivered]
         return candidates[0] if candidates else None
 
-    def _deliver(self, hop: Hop, at: int, redelivered: bool, user: str, connection: str) -> None:
+    def _deliver(self, hop: Hop, at: int, redelivered: bool, user: str, connection: str, overtakes: bool) -> None:
         """Record a delivery of a hop; an awaited hop is closed by it if the consumer is the flow's receiver."""
         wait = at - hop.message.published_at
         hop.attempts += 1
@@ -319,7 +328,7 @@ class Matcher:
             hop.wait = wait
             self._book.change(hop, State.DELIVERED if in_time else State.LATE, None, event="delivery")
             self.judge.dismiss(hop)
-            if not redelivered:
+            if overtakes:
                 self.judge.overtake(hop)
 
     # orphans
@@ -344,7 +353,8 @@ class Matcher:
             received_at=event.received_at,
         )
         self._new_orphans[row.id] = row
-        waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection)
+        overtakes = not event.redelivered and _STREAM not in event.properties.headers
+        waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection, overtakes)
         self._await_publish((identity, event.queue), waiting)
 
     def _await_publish(self, key: tuple[int, str], orphan: _Orphan) -> None:
@@ -379,7 +389,7 @@ class Matcher:
             orphan = self._next_orphan(key)
             if self._new_orphans.pop(orphan.id, None) is None:
                 self._adopted.append(orphan.id)
-            self._deliver(hop, orphan.received_at, orphan.redelivered, orphan.user, orphan.connection)
+            self._deliver(hop, orphan.received_at, orphan.redelivered, orphan.user, orphan.connection, orphan.overtakes)
             if waiting and not waiting[0].redelivered:
                 break
 

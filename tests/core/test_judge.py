@@ -133,6 +133,16 @@ def test_overtaken(audit: Audit, what: str, at: float, later: dict[str, Any], cl
     assert audit.told()[1, "work"] == claim, what
 
 
+def test_what_is_read_from_a_stream_overtakes_nothing(audit: Audit) -> None:
+    """A reader may begin at the end; what stands before is not gone for that. Nor do several readers do any harm."""
+    read = {"x-stream-offset": 7}
+    audit.advance(5)
+    audit.see(published(5, "work", id="later"))
+    audit.see(*[delivered(6 + n, "work", id="later", headers=read) for n in range(3)])
+    audit.judge("work", 20, ready=5)
+    assert audit.told() == {(1, "work"): "stuck waiting", (2, "work"): "delivered"}
+
+
 def test_a_message_of_another_queue_overtakes_nothing(audit: Audit) -> None:
     audit.advance(5)
     audit.see(published(5, "elsewhere", id="later"), delivered(6, "elsewhere", id="later"))

@@ -272,6 +272,15 @@ CASES: list[tuple[str, Events, dict[tuple[int, str], str], list[int]]] = [
         [0, 1, 1],
     ),
     (
+        "a dead letter that was published again dies again",
+        [
+            published(0, "work", headers={"x-death": [{"queue": "old", "reason": "expired", "count": 1}]}),
+            delivered(2, "dead", exchange="dlx", died=[("work", "expired"), ("old", "expired")]),
+        ],
+        {(1, "work"): "dead_lettered expired", (1, "dead"): "delivered"},
+        [0, 1],
+    ),
+    (
         "of two equal ones it is the delivered one that was rejected",
         [
             published(0, "work"),
@@ -309,6 +318,16 @@ def test_case(what: str, events: Events, claims: dict[tuple[int, str], str], att
     assert audit.attempts() == attempts, what
     assert sum(attempts) == len(audit.ledger.deliveries)
     assert audit.matcher.open_hops == audit.states().count(State.IN_FLIGHT)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_message_that_expired_and_comes_back_by_the_exchange_it_was_published_to(restarted: bool) -> None:
+    """After a restart it might be one that was published with this x-death, so it is taken for that."""
+    audit = run("one batch", [published(0, "work")])
+    if restarted:
+        audit.restart()
+    audit.see(delivered(5, "work", died=[("retry", "expired"), ("work", "expired")]))
+    assert audit.told() == {(1, "work"): "delivered" if restarted else "dead_lettered expired, delivered"}
 
 
 def test_a_delayed_message_is_recorded_without_hops() -> None:
