@@ -172,6 +172,29 @@ async def a_rejected_message_is_dead_lettered(scene: Scene) -> None:
 
 
 @story
+async def a_dead_letter_that_is_published_again_as_it_is_is_a_message_of_its_own(scene: Scene) -> None:
+    dead_letters, arguments = await scene.dead_letter_queue("dead")
+    inbox = await scene.queue("inbox", **arguments)
+
+    async def refuse_at_first(message: AbstractIncomingMessage) -> None:
+        await (message.ack() if "x-death" in message.headers else message.reject(requeue=False))
+
+    async def publish_again(message: AbstractIncomingMessage) -> None:
+        await scene.publish("m1", body=message.body, headers=message.headers)
+        await message.ack()
+
+    await scene.consume(inbox, refuse_at_first)
+    await scene.consume(dead_letters, publish_again)
+    await scene.publish("m1")
+    await scene.arrived(3)
+    assert await scene.hops() == [
+        ("m1", "dead", "delivered", None),
+        ("m1", "inbox", "dead_lettered", "rejected"),
+        ("m1", "inbox", "delivered", None),
+    ]
+
+
+@story
 async def a_message_delivered_too_often_is_dead_lettered(scene: Scene) -> None:
     dead_letters, arguments = await scene.dead_letter_queue("dead")
     inbox = await scene.queue("inbox", x_queue_type="quorum", x_delivery_limit=2, **arguments)
