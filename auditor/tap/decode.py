@@ -7,7 +7,8 @@ everything else is in the headers; the body is the audited message's own. What c
 One of the headers, `properties`, holds what the publisher set, and differs from message to message. The others, here
 called the envelope, say where the message passed by, and are the same bytes again and again; so envelopes are
 remembered by their bytes, those before `properties` and those behind it. That needs care in one place: a publisher
-could put the name of that header into a routing key. See `_envelope`.
+could put the name of that header into a routing key. See `_envelope`. In the same way the properties around a message
+id are remembered, which often are all alike; see `_properties`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _FIELDS_AT = 6  # behind the flags and the size of the headers
 _PROPERTIES = b"\x0apropertiesF"  # length, name and type of that header
 _MAX_ENVELOPES = 4096  # remembered at a time; routing keys with an order id in them would make it grow for ever
 _MAX_ENVELOPE_SIZE = 1024  # bytes; a usual one has 200
+_MESSAGE_ID = b"\x0amessage_idS"  # length, name and type of that property
 _MAX_PROPERTIES = 4096  # remembered at a time
+_MAX_AROUND = 512  # remembered at a time; headers with a trace context in them would make it grow for ever
 _MAX_PROPERTIES_SIZE = 1024  # bytes; usual ones have 200
 
 _new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
@@ -54,6 +57,7 @@ class _Envelope(NamedTuple):
 
 _known: dict[tuple[bytes, bytes, bytes], _Envelope] = {}
 _newest: dict[bytes, Properties] = {}  # of publishes: mostly their deliveries come soon, with the same bytes
+_around: dict[tuple[bytes, bytes], list[Any]] = {}  # fields before and behind a message id -> all values but it
 
 
 def decode(content: Content) -> TraceEvent | Undecodable:
@@ -150,6 +154,7 @@ def _texts(headers: dict[str, Any], name: str) -> tuple[str, ...]:
 
 _UNSET = list(Properties())
 _HEADERS_PLACE = Properties._fields.index("headers")
+_ID_PLACE = Properties._fields.index("message_id")
 # the place in `Properties` by the name and the type, as they stand in the table
 _TEXT_PLACES = {
     name.encode() + b"S": Properties._fields.index(name)
@@ -171,16 +176,39 @@ _NUMBER_PLACES = {
 
 
 def _properties(data: bytes) -> Properties:
-    """Read the fields of `properties`; what the broker is not known to write there is passed over."""
+    """Read the fields of `properties`.
+
+    Searching for the message id may find its name within a text. But `_around` has whole fields only: if the bytes in
+    front are known, a field begins where they end, so it is the message id and its size is to be trusted; and if the
+    bytes behind it are known, too, nothing else is there.
+    """
+    at = data.find(_MESSAGE_ID)
+    begin = at + len(_MESSAGE_ID) + 4
+    if at != -1 and begin <= len(data):
+        stop = begin + _size_at(data, begin - 4)[0]
+        known = _around.get((data[:at], data[stop:])) if stop <= len(data) else None
+        if known is not None:
+            values = known.copy()
+            values[_ID_PLACE] = data[begin:stop].decode("utf-8", "backslashreplace")
+            return _new(Properties, values)
+    return _each_property(data)
+
+
+def _each_property(data: bytes) -> Properties:
+    """Read the fields of `properties` one by one; what the broker is not known to write there is passed over."""
     values = _UNSET.copy()
     at, stop = 0, len(data)
+    ids = []  # where message ids begin and end; there is one at most, if the broker wrote the table
     while at < stop:
+        field_at = at
         value_at = at + 2 + data[at]  # behind the type
         name = data[at + 1 : value_at]
         place = _TEXT_PLACES.get(name)
         if place is not None:
             at = value_at + 4 + _size_at(data, value_at)[0]
             values[place] = data[value_at + 4 : at].decode("utf-8", "backslashreplace")
+            if place == _ID_PLACE:
+                ids.append((field_at, at))
             continue
         place = _NUMBER_PLACES.get(name)
         if place is not None:
@@ -192,4 +220,9 @@ def _properties(data: bytes) -> Properties:
             values[_HEADERS_PLACE] = value
     if at != stop:
         raise TableError("a value reaches over the end of 'properties'")
+    if len(ids) == 1 and stop <= _MAX_PROPERTIES_SIZE:
+        if len(_around) >= _MAX_AROUND:
+            _around.clear()
+        ((begin, end),) = ids
+        _around[data[:begin], data[end:]] = values
     return _new(Properties, values)

@@ -22,7 +22,8 @@ from auditor.tap.wire import Content, Splitter
 from tests.captures import load
 from tests.tap.amqp import TRACE_CHANNEL, bodies, content_header, frame
 
-_INTERESTING = (b"\x00", b"\xff", b"\x7f", b"\x80", b"F", b"A", b"S", b"\xff\xff\xff\xff", b"\x0apropertiesF")
+_NAMES = (b"\x0apropertiesF", b"\x0amessage_idS")  # what the decoder searches for
+_INTERESTING = (b"\x00", b"\xff", b"\x7f", b"\x80", b"F", b"A", b"S", b"\xff\xff\xff\xff", *_NAMES)
 
 
 def stream(contents: list[Content], rng: random.Random) -> bytes:

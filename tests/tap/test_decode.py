@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from auditor.core.events import Delivered, Properties, Published, TraceEvent
 from auditor.core.identity import identify
 from auditor.tap import decode as decoding
 from auditor.tap.decode import Undecodable, decode
+from auditor.tap.table import TableError
 from auditor.tap.wire import Content
 from tests.captures import RECEIVED_AT, Capture, load
 from tests.captures.scenarios import DEAD, SCENARIOS, USER, Scenario
@@ -27,9 +29,15 @@ CONNECTION = re.compile(r"127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+")
 each_capture = pytest.mark.parametrize("capture", CAPTURES, ids=str)
 
 
+def forget() -> None:
+    """Have the decoder know nothing."""
+    for remembered in (decoding._known, decoding._newest, decoding._around):
+        remembered.clear()
+
+
 @pytest.fixture(autouse=True)
-def _no_envelope_is_known() -> None:
-    decoding._known.clear()
+def _nothing_is_known() -> None:
+    forget()
 
 
 def event_of(content: Content) -> TraceEvent:
@@ -350,6 +358,51 @@ def test_a_second_properties_is_no_trace_message() -> None:
     assert "'properties'" in cause_of(content._replace(properties=twice))
 
 
+SOME_FIELDS = st.lists(
+    st.sampled_from(
+        [
+            ("app_id", ("S", "crm")),
+            ("app_id", ("S", "\x0amessage_idS\x00\x00\x00\x02m1")),
+            ("type", ("S", "\x0amessage_idS\x00\x00\x00\x7f")),
+            ("type", ("S", "\x0amessage_idS")),
+            ("message_id", ("S", "other")),
+            ("message_id", ("I", 1)),
+            ("delivery_mode", ("I", 2)),
+            ("headers", ("F", [("message_id", ("S", "m1")), ("order", ("S", "A-1"))])),
+        ]
+    ),
+    max_size=3,
+).map(lambda table: encode_table(table)[4:])
+
+
+def _outcome(read: Callable[[bytes], Properties], data: bytes) -> str:
+    """What comes of reading: the properties, or that they are damaged."""
+    try:
+        return repr(read(data))
+    except (TableError, struct.error, IndexError):
+        return "damaged"
+
+
+@given(st.lists(st.tuples(SOME_FIELDS, SOME_FIELDS), min_size=1, max_size=3), st.text(max_size=3), st.integers(0, 300))
+def test_properties_are_the_same_when_those_around_their_message_id_are_known(
+    around: list[tuple[bytes, bytes]], message_id: str, length: int
+) -> None:
+    for before, after in around:
+        decoding._properties(before + encode_table([("message_id", ("S", "m1"))])[4:] + after)
+    for before, _ in around:
+        for _, after in around:
+            whole = before + encode_table([("message_id", ("S", message_id))])[4:] + after
+            for data in (whole, before + after, whole[:length]):
+                assert _outcome(decoding._properties, data) == _outcome(decoding._each_property, data)
+
+
+def test_remembered_properties_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_MAX_AROUND", 10)
+    for number in range(25):
+        decoding._properties(encode_table([("message_id", ("S", "m1")), ("app_id", ("S", str(number)))])[4:])
+        assert 0 < len(decoding._around) <= 10
+
+
 def _mutated(capture: Capture, edits: list[tuple[float, bytes, int]]) -> Content:
     data = capture.content.properties
     for where, put, away in edits:
@@ -367,7 +420,7 @@ def test_no_mutation_raises_and_none_depends_on_what_is_known(
     capture: Capture, edits: list[tuple[float, bytes, int]], known: bool
 ) -> None:
     content = _mutated(capture, edits)
-    decoding._known.clear()
+    forget()
     fresh = decode(content)
     for other in CAPTURES[:: 1 if known else 5]:
         decode(other.content)
