@@ -235,7 +235,9 @@ def _parse(body: bytes, content_type: str | None) -> Any:
         # json.loads would find out the encoding and make a new decoder each time; it is left to it where a second byte
         # of zero says UTF-16 or -32
         if body[:1] in _BEGINNINGS and body[1:2] != b"\0":
-            return _DECODER.decode(body.decode("utf-8", "surrogatepass"))
+            words = body.decode("utf-8", "surrogatepass")
+            document, end = _DECODER.raw_decode(words)  # `decode` looks for spaces with two searches
+            return document if end == len(words) or not words[end:].strip(" \t\n\r") else None
         return json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError):  # not JSON, not its encoding, a number of thousands of digits; nested too deep
         return None

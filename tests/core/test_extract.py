@@ -113,6 +113,9 @@ def test_a_body_is_parsed_unless_its_content_type_says_it_is_not_json(content_ty
         b"12",
         b"{",
         b'{"id": 1',
+        b'{"id": 1} x',
+        b'{"id": 1}{"id": 2}',
+        b'{"id": 1}\xc2\xa0',
         b'{"id": "\xff\xfe"}',
         b"[" * 100_000,
         b'{"a":' * 100_000,
@@ -133,6 +136,10 @@ def test_json_is_read_in_every_encoding_it_may_have(encoding: str) -> None:
         assert document(body) is None
     else:
         assert document(body) == {"id": "é"}
+
+
+def test_spaces_around_json_are_passed_over() -> None:
+    assert document(b' \t\r\n{"id": 1} \t\r\n') == document(b'{"id": 1}\n') == {"id": 1}
 
 
 def test_numbers_that_json_does_not_have_are_not_there() -> None:
