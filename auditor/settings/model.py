@@ -103,9 +103,9 @@ class Tap(Section):
     bind: Literal["auto", "all"] = "auto"  # auto: only what the flows need
     enable_firehose: bool = True
     consumer: Literal["fast", "plain"] = "fast"  # plain: by the client library alone; a way back
-    batch_events: int = Field(default=1000, ge=1, le=50_000)
+    batch_events: int = Field(default=4000, ge=1, le=50_000)
     batch_linger: Seconds = Field(default=0.05, le=10)  # how long a batch waits to fill
-    prefetch: int = Field(default=4000, ge=1, le=65_535)  # 16 bits in AMQP
+    prefetch: int = Field(default=8000, ge=1, le=65_535)  # 16 bits in AMQP
     max_buffered_bytes: Bytes = Field(default=64 * MIB, ge=MIB)  # bodies held in memory before their batch is committed
     canary_interval: Seconds = 1.0
     canary_timeout: Seconds = 5.0
