@@ -172,26 +172,26 @@ class Matcher:
         )  # fmt: skip
         traceparent = event.properties.headers.get("traceparent")
         self._messages.append(
-            MessageRow(
-                id=message.id,
-                vhost=event.vhost,
-                exchange=event.exchange,
-                routing_key=event.routing_keys[0] if event.routing_keys else "",
-                message_id=fields.message_id,
-                identity=identity,
-                order_id=fields.order_id,
-                stage=fields.stage,
-                sender=sender.sender,
-                user_id=fields.user_id,
-                error=fields.error,
-                user=event.user,
-                connection=event.connection,
-                node=event.node,
-                priority=priority,
-                size=len(event.body),
-                trace_context=traceparent[:_MAX_TRACE_CONTEXT] if isinstance(traceparent, str) else None,
-                published_at=event.received_at,
-                time_source="arrival",
+            MessageRow(  # by place: nineteen names cost four times as much
+                message.id,
+                event.vhost,
+                event.exchange,
+                event.routing_keys[0] if event.routing_keys else "",
+                fields.message_id,
+                identity,
+                fields.order_id,
+                fields.stage,
+                sender.sender,
+                fields.user_id,
+                fields.error,
+                event.user,
+                event.connection,
+                event.node,
+                priority,
+                len(event.body),
+                traceparent[:_MAX_TRACE_CONTEXT] if isinstance(traceparent, str) else None,
+                event.received_at,
+                "arrival",
             )
         )
         for number, (queue, flow) in enumerate(targets):
