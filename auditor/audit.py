@@ -201,13 +201,13 @@ class VhostAudit:
             self._notice(Notice(GapReason.FIRST_START, step.now), gaps)
         for notice in step.notices:
             self._notice(notice, gaps)
+        for sighting in step.sent:
+            self._watermark.sent(*sighting)
         if not step.connection.connected:
-            self._watermark.forget()
+            self._watermark.forget()  # those sent last, too: the connection took them along
             self._seen.reconnect()
             if step.connection.settled:
                 self._seen.settle()
-        for sighting in step.sent:
-            self._watermark.sent(*sighting)
         for inspection in step.inspections:
             self._matcher.judge.inspected(inspection)
         for event in step.rescued:

@@ -202,7 +202,7 @@ class Watch:
                     self._mended()
             elif time.monotonic() - looked_at > settings.canary_timeout:
                 looked_at = time.monotonic()
-                await self._explain_silence(inspector)
+                await self._explain_silence(inspector, arriving=bool(contents))
 
     async def _send_canaries(self, control: Control) -> None:
         while True:
@@ -247,12 +247,13 @@ class Watch:
         log.info("The firehose was off: turned it on", extra={"vhost": vhost})
         self._notice(GapReason.FIREHOSE_OFF)
 
-    async def _explain_silence(self, inspector: Inspector) -> None:
-        """Canaries are out for too long: are we behind, or blind?"""
+    async def _explain_silence(self, inspector: Inspector, *, arriving: bool) -> None:
+        """Canaries are out for too long: are we behind, or blind? By a slow line, events that the queue no longer
+        holds are still `arriving`."""
         found = await inspector.inspect(self._settings.queue)
         self._queue_depth = found.ready
-        if found.ready:
-            self._say("Behind: the trace queue holds events that were not read yet; verdicts wait for them")
+        if found.ready or arriving:
+            self._say("Behind: there are events that were not read yet; verdicts wait for them")
             return
         self._notice(GapReason.BLIND)
         self._say(
