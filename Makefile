@@ -35,6 +35,10 @@ test: $(READY) rabbitmq ## everything that has to hold: format, lint, types, imp
 	$(call step,tests,$(BIN)/pytest $(ARGS))
 	@printf '\nmake test: all is well\n'
 
+.PHONY: faults
+faults: $(READY) rabbitmq ## plant every fault, many times over, and count what the auditor finds, into build/faults.json (half an hour)
+	@$(BIN)/pytest tests/faults --long $(ARGS)
+
 .PHONY: bench
 bench: $(READY) rabbitmq ## what auditing costs: throughput, CPU, memory, live and at scale, into build/bench.json (five minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

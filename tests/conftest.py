@@ -25,6 +25,13 @@ settings.register_profile("auditor", deadline=None, print_blob=True)
 settings.load_profile("auditor")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the fault suite; here, because pytest reads them before it comes to the suite's folder."""
+    group = parser.getgroup("faults", "the fault suite")
+    group.addoption("--long", action="store_true", help="repeat every fault, and run those that take minutes at length")
+    group.addoption("--write-table", action="store_true", help="write the table in docs/reliability.md")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Scrub the environment."""
     ours = {name: value for name, value in os.environ.items() if name.startswith("AUDITOR_")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from auditor.ledger.queries import Reader
 from tests.acceptance import raw
 from tests.acceptance.harness import BOUND, Auditor, Row
+from tests.faults.tally import Count
 
 Claim = tuple[str | None, str, str, str | None]  # message id, queue, state, reason
 Handler = Callable[[AbstractIncomingMessage], Awaitable[Any]]
@@ -26,8 +28,11 @@ Handler = Callable[[AbstractIncomingMessage], Awaitable[Any]]
 class Scene:
     """See the module's text."""
 
-    def __init__(self, auditor: Auditor, name: str, connection: AbstractConnection, channel: AbstractChannel) -> None:
+    def __init__(
+        self, auditor: Auditor, name: str, connection: AbstractConnection, channel: AbstractChannel, count: Count
+    ) -> None:
         self.auditor = auditor
+        self.count = count
         self.prefix = f"{name}-{secrets.token_hex(2)}."
         self.connection = connection
         self.channel = channel
@@ -35,6 +40,7 @@ class Scene:
         self._arrived = asyncio.Condition()
         self._sentinels = 0
         self._to_settle = False  # something was published since all was judged
+        self._counted: Counter[Claim] = Counter()
 
     # the broker's side
 
@@ -79,7 +85,12 @@ class Scene:
             await to.publish(message, self.prefix + key, mandatory=False, timeout=BOUND)
 
     async def consume(
-        self, queue: AbstractQueue, handler: Handler | None = None, *, prefetch: int = 0
+        self,
+        queue: AbstractQueue,
+        handler: Handler | None = None,
+        *,
+        prefetch: int = 0,
+        arguments: dict[str, Any] | None = None,
     ) -> AbstractChannel:
         """Serve a queue on a channel of its own until that is closed; acknowledges what it gets unless told else."""
         channel = await self.connection.channel()
@@ -91,7 +102,7 @@ class Scene:
                 self.got.append(self._bare(message.message_id))
                 self._arrived.notify_all()
 
-        await (await channel.get_queue(queue.name, ensure=False)).consume(on_message)
+        await (await channel.get_queue(queue.name, ensure=False)).consume(on_message, arguments=arguments)
         return channel
 
     async def arrived(self, count: int) -> list[str | None]:
@@ -128,6 +139,20 @@ class Scene:
         await self.settled()
         return self._claims(await self.auditor.answer("lost", "--limit", "100000"))
 
+    async def claimed(self, *planted: Claim) -> None:
+        """Hold what `auditor lost` claims against what was planted, and fail where it is not the same.
+
+        Counts both; what an earlier call has counted is not counted again.
+        """
+        claims = await self.claims()
+        again = Counter(planted) & self._counted
+        self._counted |= Counter(planted)
+        self.count.hold((Counter(planted) - again).elements(), (Counter(claims) - again).elements())
+        must = sorted(planted, key=repr)
+        if claims != must:
+            told = [f"claimed: {claims}", f"planted: {must}", f"gaps: {self.auditor.ask(Reader.gaps)}"]
+            raise AssertionError("\n".join([*told, *map(str, await self.hops()), self.auditor.log]))
+
     async def hops(self) -> list[Claim]:
         """What `auditor hops` tells of the scene's messages, sorted, once all is judged."""
         await self.settled()
@@ -160,11 +185,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(auditor: Auditor, name: str) -> AsyncIterator[Scene]:
-    """Open a scene with an auditor that reads."""
+async def open_scene(auditor: Auditor, name: str, count: Count | None = None) -> AsyncIterator[Scene]:
+    """Open a scene with an auditor that reads; `count` is where its claims are counted."""
     async with await aio_pika.connect(auditor.broker.url(auditor.vhost), timeout=BOUND) as connection:
         # publishes are confirmed: when `publish` returns, the queues have the message
-        yield Scene(auditor, name[:40], connection, await connection.channel())
+        yield Scene(auditor, name[:40], connection, await connection.channel(), count or Count())
 
 
 def _dashed(arguments: dict[str, Any]) -> dict[str, Any]:

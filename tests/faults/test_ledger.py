@@ -6,6 +6,7 @@ AUDITOR_TEST_MESSAGES sets how many messages.
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from functools import partial
 
@@ -14,9 +15,12 @@ import pytest
 from auditor.ledger.queries import Reader
 from tests.acceptance.harness import Auditor
 from tests.acceptance.traffic import Applications, check_counts
+from tests.faults.steady import ENOUGH
+from tests.faults.tally import Count, fault
 from tests.support.vhost import Vhost
 
 MESSAGES = 20_000
+ENDS, ENDS_LONG = 5, 100
 
 
 @pytest.fixture
@@ -26,15 +30,49 @@ def counting(auditor: Auditor) -> Auditor:
     return auditor
 
 
+@fault("much traffic")
 @pytest.mark.timeout(600)
 async def test_every_publish_and_every_delivery_is_in_the_ledger_once(
-    vhost: Vhost, counting: Auditor, test_environ: dict[str, str]
+    vhost: Vhost, counting: Auditor, count: Count, test_environ: dict[str, str]
 ) -> None:
     counting.start()
     await counting.reading()
     applications = Applications(vhost.url, int(test_environ.get("AUDITOR_TEST_MESSAGES", MESSAGES)))
     await applications.run()
-    await check_counts(counting, applications)
+    await check_counts(counting, applications, count)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(signal.SIGTERM, marks=fault("auditor stopped in the middle"), id="SIGTERM"),
+        pytest.param(signal.SIGKILL, marks=fault("auditor killed"), id="SIGKILL"),
+    ],
+)
+async def test_so_it_is_when_the_auditor_is_ended_in_the_middle(
+    vhost: Vhost, counting: Auditor, count: Count, long: bool, end: signal.Signals
+) -> None:
+    # small batches, so that the end comes upon many that are committed and not acknowledged, or neither
+    counting.settings["tap"] |= {"batch_events": 50, "prefetch": 500}
+    counting.start()
+    await counting.reading()
+    applications = Applications(vhost.url, ENOUGH, rate=500)
+    traffic = asyncio.create_task(applications.run())
+    instant = random.Random(vhost.name)
+    for _ in range(ENDS_LONG if long else ENDS):
+        # from the middle of its start on
+        await asyncio.sleep(instant.uniform(0.3, 2.5))
+        counting.signal(end)
+        code = await asyncio.wait_for(asyncio.to_thread(counting.wait), 10)
+        # ended before it had asked to be told, it dies of the signal as any program does
+        assert code in ({0, -end} if end == signal.SIGTERM else {-end})
+        assert not traffic.done()
+        counting.start()
+    applications.stop()
+    await traffic
+    await counting.reading()
+    await check_counts(counting, applications, count)
 
 
 def has_seen(messages: int, auditor: Auditor, reader: Reader) -> bool:
@@ -43,31 +81,9 @@ def has_seen(messages: int, auditor: Auditor, reader: Reader) -> bool:
     return status is not None and bool(status["published"] >= messages)
 
 
+@fault("connections cut under load")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-async def test_so_it_is_when_the_auditor_is_ended_in_the_middle(
-    vhost: Vhost, counting: Auditor, end: signal.Signals
-) -> None:
-    # small batches, so that the end comes upon many that are committed and not acknowledged, or neither
-    counting.settings["tap"] |= {"batch_events": 50, "prefetch": 500}
-    counting.start()
-    await counting.reading()
-    applications = Applications(vhost.url, 6_000)
-    traffic = asyncio.create_task(applications.run())
-    for number in range(3):
-        seen = 1_000 * (number + 1)
-        await counting.until(partial(has_seen, seen, counting), f"{seen} publishes")
-        counting.signal(end)
-        code = await asyncio.wait_for(asyncio.to_thread(counting.wait), 10)
-        assert code == (0 if end == signal.SIGTERM else -end)
-        counting.start()
-    await traffic
-    await counting.reading()
-    await check_counts(counting, applications)
-
-
-@pytest.mark.timeout(300)
-async def test_so_it_is_when_its_connections_are_cut(vhost: Vhost, counting: Auditor) -> None:
+async def test_so_it_is_when_its_connections_are_cut(vhost: Vhost, counting: Auditor, count: Count) -> None:
     counting.settings["tap"] |= {"batch_events": 50, "prefetch": 2000}
     counting.start()
     await counting.reading()
@@ -80,4 +96,4 @@ async def test_so_it_is_when_its_connections_are_cut(vhost: Vhost, counting: Aud
         await asyncio.to_thread(vhost.broker.management.delete, "connections", name)
     await traffic
     await counting.reading()
-    await check_counts(counting, applications)
+    await check_counts(counting, applications, count)
