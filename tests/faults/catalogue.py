@@ -51,5 +51,5 @@ FAULTS = {
     "auditor stopped in the middle": "every event once",
     "connections cut under load": "every event once",
     "broker restarted again and again": "every event at most once; what is missing lies in a gap",
-    "5,000 messages a second": "what was planted, in time",
+    "losses among much traffic": "each with its state and reason",
 }

@@ -75,7 +75,7 @@ def watch(auditor: Auditor, planted: dict[str, float], done: asyncio.Event) -> d
     return late
 
 
-@fault("5,000 messages a second")
+@fault("losses among much traffic")
 @pytest.mark.timeout(300)
 async def test_verdicts_are_in_time(
     vhost: Vhost, auditor: Auditor, count: Count, long: bool, request: pytest.FixtureRequest
