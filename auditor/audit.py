@@ -220,8 +220,10 @@ class VhostAudit:
         if step.contents:
             self._completeness.arrived(step.contents[-1].received_at, self._totals.traced)
         compared = Compared(self._completeness.span, step.uncounted)
-        horizon = self._watermark.horizon
-        inspect = self._matcher.judge.due(horizon) if horizon is not None else []
+        watermark, horizon = self._watermark.at, self._watermark.horizon
+        inspect: list[str] = []
+        if watermark is not None and horizon is not None:
+            inspect = self._matcher.judge.due(horizon, watermark)
         changes = self._matcher.take()
         self._totals.orphans += len(changes.orphans) - len(changes.adopted)
         self._totals.undecodable += len(undecodable)

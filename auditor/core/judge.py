@@ -1,8 +1,8 @@
 """The judge: what is claimed of a hop whose deadline has passed.
 
 A passed deadline is no verdict yet. The judge asks for the hop's queue to be inspected (`due`), and decides once the
-watermark is past the inspection, so that a delivery that was already on its way can still arrive. Time is the horizon
-of the watermark throughout; while that stands still, nobody is judged.
+watermark is past the inspection, so that a delivery that was already on its way can still arrive. Time is that of the
+watermark and of its horizon throughout; while they stand still, nobody is judged.
 
 Of the evicted hops (`auditor.core.evicted`) a page is read each time the horizon has moved, round and round. They are
 held against what was found when their queue was last looked at.
@@ -150,17 +150,21 @@ class Judge:
             queue.overtakers = dict(self._overtakers.get(inspection.queue, ()))
             queue.asked_at = None
 
-    def due(self, horizon: int) -> list[str]:
-        """Give the verdicts that are ripe; return the queues to inspect for the others."""
+    def due(self, horizon: int, watermark: int) -> list[str]:
+        """Give the verdicts that are ripe; return the queues to inspect for the others.
+
+        A queue may be looked at as soon as the watermark is past the deadline: the margin matters only afterwards, when
+        all that was delivered before the look must have been seen.
+        """
         moved = horizon != self._collected_at
         if moved:
             self._collected_at = horizon
-            self._collect_overdue(horizon)
+            self._collect_overdue(watermark)
         for queue in self._queues.values():
             if queue.inspection is not None and queue.inspection.at < horizon:
                 self._judge(queue, queue.inspection, horizon)
         if moved:
-            self._judge_evicted(horizon)
+            self._judge_evicted(horizon, watermark)
         wanted = []
         for name, queue in list(self._queues.items()):
             if not queue.hops and queue.evicted_in < self._round - 1:
@@ -170,11 +174,11 @@ class Judge:
                 wanted.append(name)
         return wanted
 
-    def _collect_overdue(self, horizon: int) -> None:
-        last = horizon // _SPAN
+    def _collect_overdue(self, watermark: int) -> None:
+        last = watermark // _SPAN
         for span in [span for span in self._expected if span <= last]:
             expected = self._expected[span]
-            for hop in [hop for hop in expected if hop.deadline_at < horizon]:
+            for hop in [hop for hop in expected if hop.deadline_at < watermark]:
                 del expected[hop]
                 queue = self._queues.setdefault(hop.queue, _Queue())
                 queue.hops[hop] = None
@@ -205,11 +209,11 @@ class Judge:
             if state is not State.STUCK:
                 del queue.hops[hop]
 
-    def _judge_evicted(self, horizon: int) -> None:
+    def _judge_evicted(self, horizon: int, watermark: int) -> None:
         """Judge the next page of the evicted hops, by the evidence that was found for those in memory."""
         hops, place = self._book.evicted_page(self._place) if self._book.evicted() else ([], None)
         for hop in hops:
-            if hop.deadline_at >= horizon:
+            if hop.deadline_at >= watermark:
                 continue
             queue = self._queues.setdefault(hop.queue, _Queue())
             queue.evicted_in = self._round

@@ -172,8 +172,8 @@ class Audit:
         self.watermark = watermark
         self.matcher.advance(int(watermark * SECOND))
 
-    def due(self, horizon: float) -> list[str]:
-        return self.matcher.judge.due(int(horizon * SECOND))
+    def due(self, horizon: float, *, margin: float = 0) -> list[str]:
+        return self.matcher.judge.due(int(horizon * SECOND), int((horizon + margin) * SECOND))
 
     def inspected(
         self, queue: str, at: float, exists: bool | None = True, ready: int | None = 0, consumers: int | None = 1

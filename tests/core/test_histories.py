@@ -193,7 +193,7 @@ def watch(
         for look in looks:
             audit.matcher.judge.inspected(look)
         looks.clear()
-        for queue in audit.matcher.judge.due(at - MARGIN):
+        for queue in audit.matcher.judge.due(at - MARGIN, at):
             found = broker.look(queue, at)
             ready, consumers = (found.ready, found.consumers) if found.exists else (None, None)
             looks.append(Inspection(queue, at, found.exists, ready, consumers))

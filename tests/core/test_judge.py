@@ -49,6 +49,16 @@ def test_no_queue_is_looked_at_before_a_deadline_has_passed(audit: Audit) -> Non
     assert audit.due(10.1) == ["work"]
 
 
+def test_a_queue_is_looked_at_once_the_watermark_is_past_and_judged_once_the_horizon_is(audit: Audit) -> None:
+    assert audit.due(8, margin=2) == []
+    assert audit.due(8.1, margin=2) == ["work"]
+    audit.inspected("work", 10.5)
+    audit.due(10.5, margin=2)
+    assert audit.states() == [State.IN_FLIGHT]
+    audit.due(10.6, margin=2)
+    assert audit.states() == [State.LOST]
+
+
 def test_a_queue_is_asked_for_once_however_many_hops_wait_for_the_answer(audit: Audit) -> None:
     audit.see(published(0.1, "work", id="other"), published(0.1, "elsewhere", id="other"))
     assert sorted(audit.due(11)) == ["elsewhere", "work"]
