@@ -12,7 +12,7 @@ import threading
 import time
 from functools import partial
 
-from auditor import __version__, tls
+from auditor import __version__, tls, tracing
 from auditor.audit import Ids, Pace, VhostAudit
 from auditor.completeness import NARROW, NO_MANAGEMENT, Counting
 from auditor.core.flows import FlowTable
@@ -61,7 +61,13 @@ async def run(settings: Settings) -> None:
 
 async def _audit(settings: Settings, thread: AuditThread, stopping: asyncio.Event) -> bool:
     """Audit until stopped; False when the ledger turned out to be damaged, and the next call will begin another."""
-    call = partial(Ledger.open, settings.ledger.path, min_free=settings.ledger.min_free, vhosts=settings.broker.vhosts)
+    call = partial(
+        Ledger.open,
+        settings.ledger.path,
+        min_free=settings.ledger.min_free,
+        vhosts=settings.broker.vhosts,
+        outbox_rows=settings.tracing.outbox_rows if settings.tracing.enabled else 0,
+    )
     ledger = await thread.run(call)
     if ledger.moved is not None:
         log.error(
@@ -71,7 +77,8 @@ async def _audit(settings: Settings, thread: AuditThread, stopping: asyncio.Even
         )
     damaged = False
     try:
-        await _watch_all(settings, ledger, thread, stopping)
+        async with tracing.exporting(settings, ledger, thread):
+            await _watch_all(settings, ledger, thread, stopping)
     except LedgerDamaged as error:
         log.error("The ledger is damaged", extra={"ledger": str(ledger.path), "why": error.why})
         damaged = True

@@ -21,6 +21,10 @@ class AuditThread:
         """Run a call on the thread and return what it returns. A call that has begun runs to its end."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
+    def call(self, call: Callable[[], T]) -> T:
+        """Run a call on the thread, and wait for it in another one; RuntimeError once the thread has ended."""
+        return self._executor.submit(call).result()
+
     def __enter__(self) -> AuditThread:
         return self
 

@@ -10,7 +10,7 @@ from auditor.ledger import letters
 APPLICATION_ID = 0x61756474
 """`PRAGMA application_id` of a ledger ("audt"), by which another program's database is recognised."""
 
-MIGRATIONS = ("first",)
+MIGRATIONS = ("first", "outbox")
 """The migrations of `schema`, in order. The readers know them by name, so that commands start without sqlite-utils."""
 
 BLOCK_BITS = 14

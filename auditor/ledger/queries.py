@@ -164,6 +164,10 @@ class Reader:
         """Return one row a flow; reads every hop."""
         return self._rows("SELECT * FROM flow_health ORDER BY flow")
 
+    def tracing(self) -> Row:
+        """Return what was exported, and `waiting`, how many rows of the outbox were not yet."""
+        return self._rows("SELECT *, (SELECT count(*) FROM outbox) AS waiting FROM tracing")[0]
+
     def size(self) -> int:
         """Return the bytes of the ledger on disk, its log included."""
         return sum(file.stat().st_size for file in (self._path, _log(self._path)) if file.exists())

@@ -1,6 +1,7 @@
 """Pruning by age, in chunks that hold the writer up for some tens of milliseconds each.
 
-Healthy messages (each hop delivered, late or not) go first, verdicts stay longer, open hops stay until they are closed.
+Healthy messages (each hop delivered, late or not) go first, verdicts stay longer, open hops stay until they are closed,
+and whatever has to be told to tracing stays until it was.
 The newest message always stays, so that its number is never given out again.
 """
 
@@ -20,10 +21,11 @@ _MARGIN = 2 * 86_400_000_000  # microseconds: names are kept a little longer, in
 _GIVE_UP_EVERY = 100_000  # steps of SQLite's machine between two looks whether to give up: some milliseconds
 _VACUUM_PAGES = 500  # pages given back to the file system after each chunk, 2 MB
 
-# How bad the worst hop is: 0 healthy (or none), 1 a verdict, 2 open.
+# How bad the worst hop is: 0 healthy (or none), 1 a verdict, 2 open, or waiting in the outbox.
 _WINDOW = f"""SELECT m.id, m.published_at,
-    (SELECT max(CASE WHEN state_id IN ({OPEN_SQL}) THEN 2 WHEN state_id IN ({HEALTHY_SQL}) THEN 0 ELSE 1 END)
-        FROM hops WHERE message = m.id)
+    CASE WHEN EXISTS (SELECT 1 FROM outbox WHERE message = m.id) THEN 2 ELSE
+        (SELECT max(CASE WHEN state_id IN ({OPEN_SQL}) THEN 2 WHEN state_id IN ({HEALTHY_SQL}) THEN 0 ELSE 1 END)
+            FROM hops WHERE message = m.id) END
 FROM messages m WHERE m.id >= ? AND m.id < min(?, (SELECT max(id) FROM messages)) ORDER BY m.id LIMIT ?"""
 
 _USES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -143,10 +145,11 @@ def _others(ledger: Ledger, healthy_before: int, verdicts_before: int, chunk: in
         ("orphans", "received_at < ?", healthy_before),
         ("undecodable", "received_at < ?", verdicts_before),
         ("gaps", "from_at IS NOT NULL AND to_at < ?", verdicts_before),
+        ("order_traces", "told_at < ?", healthy_before),
     )
     with ledger.transaction(_WHAT) as conn:
         for table, condition, before in old:
-            sql = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT ?)"
+            sql = f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT ?)"
             if removed := conn.execute(sql, (before, chunk)).rowcount:
                 return removed
     return 0

@@ -190,14 +190,60 @@ CREATE TABLE identities (
 """
 
 
+def _make(db: Database, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
 @ledger()
 def first(db: Database) -> None:
     """Make the tables, the fixed names and the views."""
-    for statement in _TABLES.split(";\n"):
-        if statement.strip():
-            db.execute(statement)
+    _make(db, _TABLES)
     fixed = [(number, word) for word, number in (STATES | REASONS).items()] + [(EMPTY_NAME, "")]
     db.conn.executemany("INSERT INTO names (id, name, last_used) VALUES (?, ?, 0)", fixed)
     for name, select in views.VIEWS.items():
         db.execute(f"CREATE VIEW {name} AS {select}")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+_OUTBOX = """
+CREATE TABLE outbox (
+    message INTEGER NOT NULL,
+    hop INTEGER NOT NULL,
+    state_id INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    reason_id INTEGER,
+    before_id INTEGER,
+    PRIMARY KEY (message, hop, state_id, attempts)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE order_traces (
+    key INTEGER PRIMARY KEY,
+    trace_context TEXT,
+    rooted INTEGER NOT NULL,
+    stage TEXT,
+    stage_message INTEGER,
+    stage_since INTEGER,
+    told_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE tracing (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    spans INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    unsampled INTEGER NOT NULL DEFAULT 0,
+    invalid_contexts INTEGER NOT NULL DEFAULT 0,
+    exported_at INTEGER,
+    problem TEXT
+) STRICT;
+
+INSERT INTO tracing (id) VALUES (1);
+"""
+
+
+@ledger()
+def outbox(db: Database) -> None:
+    """Make what tracing needs: what it still has to be told, what it was told of orders, and the counts."""
+    _make(db, _OUTBOX)

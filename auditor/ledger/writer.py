@@ -19,7 +19,7 @@ from auditor.core.completeness import Span
 from auditor.core.gaps import GapReason
 from auditor.core.seen import Unconfirmed
 from auditor.errors import LedgerDamaged
-from auditor.ledger import damage, letters, opening, seen
+from auditor.ledger import damage, letters, opening, outbox, seen
 from auditor.ledger.interning import Clients, Names
 from auditor.ledger.lock import Lock
 from auditor.ledger.lookup import Lookup
@@ -146,7 +146,7 @@ def _seen_until(vhost: str, watermark: int, now: int) -> Status:
 class Ledger:
     """The ledger as its one writer sees it. Make it with `open`."""
 
-    def __init__(self, path: Path, lock: Lock, min_free: int) -> None:
+    def __init__(self, path: Path, lock: Lock, min_free: int, outbox_rows: int) -> None:
         """Open the file; `lock` is held until `close`."""
         self.path = path
         self.moved: damage.Moved | None = None  # the damaged ledger in whose place this one was begun
@@ -161,6 +161,7 @@ class Ledger:
             self.names = Names(self._conn)
             self.clients = Clients(self._conn)
             self._lookup = Lookup(self._conn)
+            self.outbox = outbox.Outbox(self._conn, outbox_rows) if outbox_rows else None
             self.next_orphan_id = self._next("orphans")
             self.next_gap_id = self._next("gaps")
         except sqlite3.Error as exc:
@@ -168,21 +169,22 @@ class Ledger:
             raise letters.refused("The ledger could not be read", path, exc) from exc
 
     @classmethod
-    def open(cls, path: Path, *, min_free: int = 0, vhosts: Sequence[str] = ()) -> Ledger:
+    def open(cls, path: Path, *, min_free: int = 0, vhosts: Sequence[str] = (), outbox_rows: int = 0) -> Ledger:
         """Open the ledger for writing, made and migrated as needed; LedgerError says what is against it.
 
         While less than `min_free` bytes of its disk are free, `commit` refuses batches. A damaged ledger is moved
-        aside (`moved`), and the new one begins with a gap for each of `vhosts`.
+        aside (`moved`), and the new one begins with a gap for each of `vhosts`. `outbox_rows`: how many things may wait to
+        be told to tracing; 0: none are.
         """
         lock = Lock.take(path, opening.WHAT)
         try:
             try:
                 if lock.left_damaged and damage.is_ours(path):
                     raise letters.damaged(opening.WHAT, path, "it was when it was last written")
-                ledger = cls(path, lock, min_free)
+                ledger = cls(path, lock, min_free, outbox_rows)
             except LedgerDamaged as error:
                 moved = damage.move_aside(path, error)
-                ledger = cls(path, lock, min_free)
+                ledger = cls(path, lock, min_free, outbox_rows)
                 ledger._begin_again(moved, vhosts)
             lock.in_use()
             return ledger
@@ -239,6 +241,8 @@ class Ledger:
             self.clients.on(status.updated_at)
             if changes.messages:
                 _MESSAGES.run(conn, self._message_values(changes.messages))
+            if self.outbox is not None:
+                self.outbox.write(changes)
             if changes.hops or changes.deliveries:
                 hops, deliveries = self._hop_values(changes.hops, changes.deliveries, status.vhost)
                 _HOPS.run(conn, hops)
@@ -359,6 +363,8 @@ class Ledger:
         self.clients.clear()
         self._lookup.reload()
         self._undone = False
+        if self.outbox is not None:
+            self.outbox.forget()
 
     def _message_values(self, messages: list[MessageRow]) -> list[Any]:
         names, clients = self.names, self.clients

@@ -2,7 +2,7 @@
 
 from auditor.settings.checks import Address
 from auditor.settings.loading import DEFAULT_CONFIG, load
-from auditor.settings.model import Audit, Broker, Daemon, FlowSettings, Ledger, Log, Management, Settings, Tap
+from auditor.settings.model import Audit, Broker, Daemon, FlowSettings, Ledger, Log, Management, Settings, Tap, Tracing
 from auditor.settings.units import duration, microseconds, size
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Management",
     "Settings",
     "Tap",
+    "Tracing",
     "duration",
     "load",
     "microseconds",

@@ -54,6 +54,20 @@ def address(url: str, ports: Mapping[str, int], section: str) -> Address:
     return Address(parts.hostname, port or ports[parts.scheme], parts.scheme.endswith("s"))
 
 
+def web_address(url: str, secrets: str) -> None:
+    """Check a URL of something that is spoken to over HTTP; it may have a path, and no user and password."""
+    expected = "http://HOST:PORT or https://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  it is checked when it is asked for
+    except ValueError:
+        raise ValueError(expected) from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{expected} without user and password; what proves who we are goes to {secrets}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(expected)
+
+
 def at_least(value: _Number, other: str, info: ValidationInfo) -> _Number:
     """Check a value against an option read before it, when that one was right."""
     least = info.data.get(other.rpartition(".")[2])

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from auditor.presets import PresetName
-from auditor.settings.checks import AMQP, HTTP, Address, Taken, address, at_least
+from auditor.settings.checks import AMQP, HTTP, Address, Taken, address, at_least, web_address
 from auditor.settings.units import Bytes, FilePath, Name, OwnName, Pattern, Seconds, SourceText
 
 MIB = 1024 * 1024
@@ -160,6 +160,35 @@ class Daemon(Section):
     shutdown_timeout: Seconds = Field(default=8.0, ge=1)  # less than the 10 s that containers are given to stop
 
 
+class Tracing(Section):
+    """What is exported as spans. Where to: as the variables OTEL_EXPORTER_OTLP_* say, unless it stands here."""
+
+    enabled: bool = False
+    protocol: Literal["", "http/protobuf", "grpc"] = ""  # empty: the variables', or else http/protobuf
+    endpoint: str = ""  # http://HOST:PORT or https://HOST:PORT; empty: the variables'
+    headers: SecretStr | None = None  # "name=value,name=value", values URL-encoded; none: the variables'
+    ca_file: FilePath | None = None  # PEM; none: the variables', or else the library's own authorities
+    service_name: Name = "rabbitmq"
+    parent: Literal["message", "order"] = "message"  # of a hop's span: the message's own context, or the order's root
+    outbox_rows: int = Field(default=1_000_000, ge=1_000)  # bound of what waits, about 25 MB
+    drain: Seconds = Field(default=5.0, le=60)  # how long a stop may wait for what is not told yet
+    ui_url: str = ""  # of a page that shows a trace, with {trace_id} in it; empty: not shown
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        if value:
+            web_address(value, "tracing.headers")
+        return value.rstrip("/")
+
+    @field_validator("ui_url")
+    @classmethod
+    def _check_ui_url(cls, value: str) -> str:
+        if value and (not value.startswith(("http://", "https://")) or "{trace_id}" not in value):
+            raise ValueError("http:// or https://, with {trace_id} in it, such as http://jaeger:16686/trace/{trace_id}")
+        return value
+
+
 class Log(Section):
     """What the daemon says about itself, on stderr."""
 
@@ -189,6 +218,7 @@ class FlowSettings(Section):
     user_id: list[SourceText] | None = None
     error: list[SourceText] | None = None
     stages: dict[str, Name] = {}  # found word -> stage
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)  # of the orders, whose healthy hops are told to tracing
 
     @field_validator("name", mode="before")
     @classmethod
@@ -210,6 +240,7 @@ class Settings(BaseSettings):
     ledger: Ledger = Ledger()
     audit: Audit = Audit()
     daemon: Daemon = Daemon()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     flows: list[FlowSettings] = []  # none: one flow that takes everything
 

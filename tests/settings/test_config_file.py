@@ -23,6 +23,8 @@ EXAMPLES = {  # options without a default, whose value in the file is an example
     ("broker", "key_file"),
     ("broker", "management", "ca_file"),
     ("broker", "management", "password"),
+    ("tracing", "ca_file"),
+    ("tracing", "headers"),
 }
 
 

@@ -1,0 +1,4 @@
+"""The windows: how what the auditor knows is seen from outside. Each has one outside library; none knows another door.
+
+`spans` makes spans, `otlp` sends them, `exporter` sees to it that each is sent.
+"""
