@@ -33,8 +33,14 @@ def reads_ledger(command: Command) -> Command:
     @click.option("--config", type=click.Path(path_type=Path), help="Settings file, to find the ledger.")
     @functools.wraps(command)
     def with_reader(ledger: Path | None, config: Path | None, **options: Any) -> None:
-        # with --ledger the settings are not read: they may hold a password that this user may not see
-        with Reader.open(ledger if ledger is not None else load(config).ledger.path) as reader:
+        # with --ledger alone the settings are not read: they may hold a password that this user may not see
+        settings = load(config) if ledger is None or config is not None else None
+        path = ledger
+        if settings is not None:
+            click.get_current_context().obj = settings.tracing.ui_url
+            path = path or settings.ledger.path
+        assert path is not None
+        with Reader.open(path) as reader:
             command(reader, **options)
 
     return with_reader
@@ -102,11 +108,14 @@ def hops(reader: Reader, *, output: Format, limit: int, **chosen: Any) -> None:
 @reads_ledger
 def order(reader: Reader, *, order_id: str, output: Format) -> None:
     """Show the story of an order: its stages, messages, deliveries and verdicts, and how long each waited."""
-    rows = reader.order(order_id)
+    traces = reader.order_traces(order_id)
+    rows = [{**row, "trace_id": traces[0] if traces else None} for row in reader.order(order_id)]
     show(rows, _TIMELINE, output)
     if not rows:
         click.echo(f"The ledger has nothing of order {order_id}.", err=True)
         sys.exit(_BAD_NEWS)
+    if output == "table":
+        _show_traces(traces)
 
 
 @click.command()
@@ -115,7 +124,7 @@ def order(reader: Reader, *, order_id: str, output: Format) -> None:
 @reads_ledger
 def message(reader: Reader, *, message_id: str, output: Format) -> None:
     """Show everything known of a message: where it was published, each hop, each delivery."""
-    rows = reader.message(message_id)
+    rows = [{**row, "trace_id": reader.message_trace(row)} for row in reader.message(message_id)]
     show(rows, (*_HOP, "attempts", "exchange", "routing_key", "publisher_user"), output)
     if not rows:
         click.echo(f"The ledger has no message {message_id}.", err=True)
@@ -124,6 +133,17 @@ def message(reader: Reader, *, message_id: str, output: Format) -> None:
     if output == "table" and deliveries:
         click.echo()
         show(deliveries, _DELIVERY, output)
+    if output == "table":
+        _show_traces(list(dict.fromkeys(row["trace_id"] for row in rows if row["trace_id"])))
+
+
+def _show_traces(traces: list[str]) -> None:
+    """Say in which traces it is told, and where they can be seen."""
+    if traces:
+        click.echo()
+    page = click.get_current_context().obj
+    for trace_id in traces:
+        click.echo(f"trace {trace_id}" + (f"  {page.replace('{trace_id}', trace_id)}" if page else ""))
 
 
 @click.command()
@@ -139,6 +159,7 @@ def status(reader: Reader, *, output: Format) -> None:
         _tell(row)
     if not rows:
         click.echo("The ledger is there, but no auditor has written to it yet.", err=True)
+    _tell_tracing(reader.tracing())
     gaps = reader.gaps(limit=5)
     if gaps:
         click.echo("\nNot audited (the newest 5 gaps):")
@@ -197,3 +218,17 @@ def _completeness(row: dict[str, Any]) -> str:
     seen = f"{least:,}" if least == most else f"between {least:,} and {most:,}"
     told = f"the broker counted {row['counted']:,} publishes since {since}, the ledger has {seen}"
     return f"{told}; {row['missing']:,} are missing" if row["missing"] else told
+
+
+def _tell_tracing(row: dict[str, Any]) -> None:
+    if not (row["spans"] or row["waiting"] or row["refused"] or row["dropped"] or row["problem"]):
+        return  # it was never on
+    click.echo(f"\nTracing: {row['spans']:,} spans exported, {row['waiting']:,} things wait to be")
+    if row["problem"]:
+        click.echo(f"  problem      {row['problem']}")
+    if row["refused"]:
+        click.echo(f"  refused      {row['refused']:,} spans, by the receiver")
+    if row["dropped"]:
+        click.echo(f"  dropped      {row['dropped']:,} things, before they were exported")
+    if row["invalid_contexts"]:
+        click.echo(f"  not usable   the trace context of {row['invalid_contexts']:,} messages")

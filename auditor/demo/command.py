@@ -55,6 +55,13 @@ PASSWORD = "AUDITOR_DEMO_PASSWORD"
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where to leave the ledger; a new file.  [default: in a new folder for temporary files]",
 )
+@click.option(
+    "--otlp-endpoint",
+    metavar="http://HOST:PORT",
+    envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+    default="",
+    help="Export the spans there, by OTLP over HTTP.  [default: the demo receives them itself, and shows two traces]",
+)
 def demo(
     seconds: float,
     rate: float,
@@ -63,6 +70,7 @@ def demo(
     broker_url: str | None,
     management_url: str | None,
     ledger: Path | None,
+    otlp_endpoint: str,
 ) -> None:
     """Show the auditor at work: a shop, a CRM and an MES exchange orders, and messages go astray.
 
@@ -80,13 +88,15 @@ def demo(
     try:
         with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
             given = _given(broker_url, management_url) if broker_url else None
-            options = _options(seconds, rate, seed, ledger)
+            options = _options(seconds, rate, seed, ledger, otlp_endpoint.rstrip("/"))
             display.say(f"seed {options.seed}; settings, logs and facts are left in {options.folder}")
             with given or find_broker(progress=display.say) as broker:
                 outcome = run(options, broker, display)
     except AuditorError as error:
         display.say(f"the demo failed: {error}")
         sys.exit(error.exit_code)
+    for title, lines in outcome.trees:
+        display.trace(title, lines)
     display.result(outcome.report)
     click.echo(f"\nNow ask the ledger yourself:\n  auditor lost --ledger {shlex.quote(str(options.ledger))}", err=True)
     if as_json:
@@ -110,13 +120,14 @@ def _summary(options: Options, outcome: Outcome, took: float) -> dict[str, objec
         "events": outcome.events,
         "ledger": str(options.ledger),
         "broker": outcome.broker,
+        "spans": outcome.spans,
         "seed": options.seed,
         "seconds": options.seconds,
         "took": round(took, 1),
     }
 
 
-def _options(seconds: float, rate: float, seed: int | None, ledger: Path | None) -> Options:
+def _options(seconds: float, rate: float, seed: int | None, ledger: Path | None, otlp: str) -> Options:
     """Check where the ledger goes, and make the folder for everything else."""
     from auditor.demo.run import Options
 
@@ -134,6 +145,7 @@ def _options(seconds: float, rate: float, seed: int | None, ledger: Path | None)
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
         folder=folder,
         ledger=ledger or folder / "ledger.db",
+        otlp=otlp,
     )
 
 

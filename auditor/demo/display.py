@@ -64,6 +64,10 @@ class Display:
         )
         self._write(line + ("" if self._live else "\n"))
 
+    def trace(self, title: str, lines: Iterable[str]) -> None:
+        """Show a trace: begin and duration of each span, whose it is, and below which it belongs."""
+        self._write(f"\n{title}\n" + "".join(f"{line}\n" for line in lines))
+
     def result(self, report: Report) -> None:
         """Show the table at the end: planned against found."""
         self._write("\n")

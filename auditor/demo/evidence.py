@@ -20,8 +20,8 @@ DEADLINE = 4.0  # seconds; real flows have minutes, but the demo's verdicts are 
 REINSPECT = 2.0  # seconds until a stuck hop's queue is looked at again
 
 
-def settings(url: str, place: Place, ledger: Path) -> str:
-    """The auditor.toml of the demo; the password goes by the environment."""
+def settings(url: str, place: Place, ledger: Path, otlp: str) -> str:
+    """The auditor.toml of the demo; the password goes by the environment, spans to the OTLP receiver at a base URL."""
     body = 'order_id = ["body:order.id"]\nstage = ["body:order.stage"]\nuser_id = ["body:user"]'
     return f"""\
 # The settings of the demo's auditor. config/auditor.toml explains every option.
@@ -39,6 +39,11 @@ path = "{ledger}"
 
 [audit]
 reinspect = "{REINSPECT:g}s"
+
+[tracing]
+enabled = true
+protocol = "http/protobuf"
+endpoint = "{otlp}"
 
 [[flows]]
 name = "shop->crm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +12,17 @@ from pathlib import Path
 from auditor.demo import evidence, topology
 from auditor.demo.display import Display
 from auditor.demo.facts import FactsReader
-from auditor.demo.faults import make_plan, queue_of
+from auditor.demo.faults import FAULTS, Plan, make_plan, queue_of
 from auditor.demo.management import Management
 from auditor.demo.orders import STAGES
 from auditor.demo.processes import Daemon, Listener
 from auditor.demo.progress import Ending, Progress
+from auditor.demo.receiver import Receiver, Span
 from auditor.demo.report import Report
 from auditor.demo.server import Broker
 from auditor.demo.services import SYSTEMS
 from auditor.demo.topology import Place
+from auditor.demo.tree import traces_of, tree
 from auditor.errors import AuditorError, BrokerError
 
 _START = 30.0  # seconds that the systems and the auditor have to get ready
@@ -39,6 +41,7 @@ class Options:
     seed: int
     folder: Path  # for facts, logs and settings; there already
     ledger: Path  # not there yet
+    otlp: str = ""  # base URL of who takes spans; empty: the demo itself does
 
     @property
     def orders(self) -> int:
@@ -54,6 +57,8 @@ class Outcome:
     orders: int
     events: int  # trace events, as the auditor counted them
     broker: str  # its version
+    spans: int | None  # how many came in; None: they went elsewhere
+    trees: tuple[tuple[str, tuple[str, ...]], ...]  # a trace's title and lines: of a good order, and of a lost one
 
 
 def run(options: Options, broker: Broker, display: Display) -> Outcome:
@@ -64,11 +69,13 @@ def run(options: Options, broker: Broker, display: Display) -> Outcome:
     ledger = evidence.Evidence(options.ledger)
     with ExitStack() as cleanup:
         cleanup.callback(_remove, api, place, display)
+        receiver = None if options.otlp else cleanup.enter_context(Receiver())
+        options = replace(options, otlp=options.otlp if receiver is None else receiver.endpoint)
         topology.build(api, place)
         display.say(f"made the virtual host {place.vhost} with its users, exchanges and queues")
 
         config = options.folder / "auditor.toml"
-        config.write_text(evidence.settings(broker.amqp_url, place, options.ledger))
+        config.write_text(evidence.settings(broker.amqp_url, place, options.ledger, options.otlp))
         auditor = cleanup.enter_context(evidence.start(config, place, options.folder / "auditor.log"))
         systems = {name: cleanup.enter_context(start(name, options, broker, place)) for name in SYSTEMS}
         progress = Progress(
@@ -90,7 +97,18 @@ def run(options: Options, broker: Broker, display: Display) -> Outcome:
             orders=len(plan.orders),
             events=status["published"] + status["delivered"],
             broker=broker.version,
+            spans=None if receiver is None else len(receiver.spans),
+            trees=() if receiver is None else tuple(_trees(plan, receiver.spans)),
         )
+
+
+def _trees(plan: Plan, spans: Sequence[Span]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the traces of the first order that met no fault, and of one that was lost."""
+    good = next(order for order, line in plan.lines.items() if line not in FAULTS)
+    lost = next(claim.order for claim in plan.claims if claim.fault == "purged")
+    for order, what in ((good, "which came through"), (lost, "whose approval was purged from the queue")):
+        for trace_id in traces_of(spans, order):
+            yield f"order {order}, {what}: trace {trace_id}", tuple(tree(spans, trace_id))
 
 
 def _totals(report: Report, status: evidence.Row) -> Iterator[str]:
@@ -138,6 +156,7 @@ def start(name: str, options: Options, broker: Broker, place: Place) -> Listener
         "seed": options.seed,
         "orders": options.orders,
         "rate": options.rate,
+        "otlp": options.otlp,
     }
     log = options.folder / f"{name}.log"
     return Listener(name, ["auditor.demo.services", name], log, first_line=json.dumps(job))

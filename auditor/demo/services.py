@@ -3,11 +3,12 @@
     python -m auditor.demo.services shop|crm|mes
 
 Their settings come as one JSON object on the first line of standard input, because they hold a password:
-`{"url": "amqp://...", "facts": "/path/shop.jsonl", "seed": 1, "orders": 150, "rate": 5.0}`. Each further line is a
-command to the system: `open` (the shop takes its orders from now on), `resume LINE` (the MES works an idle line again).
-A system ends at the end of its input, so none outlives whoever started it.
+`{"url": "amqp://...", "facts": "/path/shop.jsonl", "seed": 1, "orders": 150, "rate": 5.0, "otlp": "http://..."}`.
+Each further line is a command to the system: `open` (the shop takes its orders from now on), `resume LINE` (the MES
+works an idle line again). A system ends at the end of its input, so none outlives whoever started it.
 
-No system knows the auditor. What each really published and received it writes into its facts file.
+No system knows the auditor. What each really published and received it writes into its facts file. Shop and CRM are
+instrumented with OpenTelemetry; the MES is not, as some systems never will be.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMess
 from auditor.demo import orders
 from auditor.demo.facts import FactsWriter
 from auditor.demo.faults import DEAD_LETTERS, FAULTS, HEALTHY_LINES, Fault, make_plan, queue_of
+from auditor.demo.telemetry import Instrumented, Telemetry
 
 _CONNECT = 10  # seconds; without a limit an unanswered handshake hangs for ever
 _PREFETCH = 200  # messages a system has in its hands at once
@@ -43,15 +45,19 @@ class Job:
     seed: int
     orders: int  # how many orders were wanted
     rate: float  # orders a second
+    otlp: str = ""  # base URL of who takes spans; empty: nobody does
 
 
 class System:
     """What the three have in common: connect, publish with confirms, consume, and tell the facts."""
 
     exchange: ClassVar[str]  # where it publishes
+    instrumented: ClassVar[bool] = True
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        name = type(self).__name__.lower()
+        self.telemetry = Instrumented(name, job.otlp) if job.otlp and self.instrumented else Telemetry()
         self.plan = make_plan(job.seed, job.orders)
         self.facts = FactsWriter(job.facts)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -83,6 +89,7 @@ class System:
             done, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for rest in (*pending, *self._tasks):
                 rest.cancel()
+            await asyncio.to_thread(self.telemetry.close)
             for end in done:
                 end.result()
 
@@ -92,15 +99,17 @@ class System:
         Not mandatory: these systems do not look whether anybody gets their messages, and that is their trouble.
         """
         seed = self.job.seed
-        message = aio_pika.Message(
-            orders.body(seed, order, kind),
-            content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            message_id=orders.message_id(seed, order, kind),
-        )
         stage = None if kind == orders.PRICE_REQUEST else kind
         for _ in range(copies):
-            await self._exchange.publish(message, routing_key=key, mandatory=False)
+            with self.telemetry.sending(self.exchange, key) as headers:
+                message = aio_pika.Message(
+                    orders.body(seed, order, kind),
+                    headers=headers,
+                    content_type="application/json",
+                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                    message_id=orders.message_id(seed, order, kind),
+                )
+                await self._exchange.publish(message, routing_key=key, mandatory=False)
             self.facts.write("published", message_id=message.message_id, order=order, stage=stage)
 
     async def listen(self, queue: str, handle: Handler) -> None:
@@ -115,7 +124,8 @@ class System:
                 stage=content.get("stage"),
                 queue=queue,
             )
-            await handle(message, content["id"])
+            with self.telemetry.processing(queue, content["id"], message.headers):
+                await handle(message, content["id"])
             if not message.processed:
                 await message.ack()
 
@@ -163,11 +173,12 @@ class Shop(System):
             self.start(self._customer(order), order)
 
     async def _customer(self, order: str) -> None:
-        await self.publish("order.initiated", order, "INITIATED")
-        await asyncio.sleep(_WORK)
-        await self.publish("order.file-uploaded", order, "FILE_UPLOADED")
-        await asyncio.sleep(_WORK)
-        await self.publish("order.submitted", order, "SUBMITTED")
+        with self.telemetry.work("take order"):
+            await self.publish("order.initiated", order, "INITIATED")
+            await asyncio.sleep(_WORK)
+            await self.publish("order.file-uploaded", order, "FILE_UPLOADED")
+            await asyncio.sleep(_WORK)
+            await self.publish("order.submitted", order, "SUBMITTED")
 
 
 class Crm(System):
@@ -196,6 +207,7 @@ class Mes(System):
     """Calculates prices and manufactures what is approved, on several lines of which some have a defect."""
 
     exchange = "mes.orders"
+    instrumented = False
 
     async def consume(self) -> None:
         self._begun: set[str] = set()  # orders whose manufacturing has been started: an approval may come twice

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from auditor.core.hops import AGAINST, OPEN
+from auditor.core.outgoing import message_trace_id, order_key, order_trace_id
+from auditor.core.traceparent import parse
 from auditor.errors import LedgerError
 from auditor.ledger import layout, letters, views
 from auditor.ledger.words import AGAINST_SQL, OPEN_SQL, STATES
@@ -164,6 +166,34 @@ class Reader:
         """Return one row a flow; reads every hop."""
         return self._rows("SELECT * FROM flow_health ORDER BY flow")
 
+    def order_traces(self, order_id: str) -> list[str]:
+        """Return the ids of the traces that tell of an order: the one with its stages first, then its messages' own."""
+        found = self._rows(
+            """SELECT DISTINCT c.vhost, m.trace_context FROM order_messages o CROSS JOIN messages m ON m.id = o.message
+            CROSS JOIN clients c ON c.id = m.client_id WHERE o.order_id = ? ORDER BY m.id""",
+            order_id,
+        )
+        orders = [self._order_trace(vhost, order_id) for vhost in dict.fromkeys(row["vhost"] for row in found)]
+        own = [_trace_id(row["trace_context"]) for row in found]
+        return [id for id in dict.fromkeys([*orders, *own]) if id is not None]
+
+    def message_trace(self, row: Row) -> str | None:
+        """Return the id of the trace that tells of a message, given a row about it from `message`; None: none does."""
+        own = _trace_id(row["trace_context"])
+        if own is not None:
+            return own
+        if row["order_id"] is not None:
+            return self._order_trace(row["vhost"], row["order_id"])
+        if not self.tracing()["spans"]:
+            return None
+        return message_trace_id(row["vhost"], row["identity"], row["message"]).hex()
+
+    def _order_trace(self, vhost: str, order_id: str) -> str | None:
+        rows = self._rows("SELECT trace_context FROM order_traces WHERE key = ?", order_key(vhost, order_id))
+        if not rows:
+            return None
+        return _trace_id(rows[0]["trace_context"]) or order_trace_id(vhost, order_id).hex()
+
     def tracing(self) -> Row:
         """Return what was exported, and `waiting`, how many rows of the outbox were not yet."""
         return self._rows("SELECT *, (SELECT count(*) FROM outbox) AS waiting FROM tracing")[0]
@@ -218,6 +248,11 @@ class Reader:
             return [dict(row) for row in self._conn.execute(sql, values)]
         except sqlite3.Error as exc:
             raise letters.refused(_WHAT, self._path, exc) from exc
+
+
+def _trace_id(header: str | None) -> str | None:
+    context = None if header is None else parse(header)
+    return None if context is None else context.trace_id.hex()
 
 
 def _where(filters: dict[str, Any]) -> tuple[str, list[Any]]:

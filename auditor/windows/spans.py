@@ -10,7 +10,8 @@ Where a hop's span belongs is told by its message:
   span `order` as root. The publish gets a span, too, and the hop's is its child.
 - Neither: a trace of its own, with the publish as root.
 
-What entered a stage ends the one before: that becomes a span, `stage SUBMITTED`, beside the publishes and hops.
+What enters a stage ends the one before: that becomes a span, `stage SUBMITTED`, beside the publishes and hops. The one
+that an order does not leave becomes one, too, once there is a verdict against the message that announced it.
 """
 
 from __future__ import annotations
@@ -225,6 +226,18 @@ class _Building:
             )  # fmt: skip
         self._note(self._orders[key]._replace(stage=row.stage, stage_message=row.message, stage_since=row.published_at))
 
+    def _waiting_stage(self, row: Outgoing, place: _Place, key: int) -> None:
+        """Tell of the stage in which an order waits, because the message that announced it did not arrive."""
+        order = self._orders[key]
+        if order.stage is None or order.stage_since is None or order.stage_message != row.message:
+            return
+        id = span_id(place.trace_id, "stage", key, row.message, "waits", row.hop)
+        status = Status(code=Status.STATUS_CODE_ERROR, message="the order waits here")
+        _, until = _times(row, False)
+        self._add(
+            f"stage {order.stage}", Span.SPAN_KIND_INTERNAL, place, id, order.stage_since, until, row, status=status
+        )
+
     def _hop(
         self, row: Outgoing, context: Context | None, key: int | None, *, publish_told: bool, healthy_told: bool
     ) -> None:
@@ -246,6 +259,8 @@ class _Building:
             links.append(_link(place.trace_id, _hop_id(row, row.before), _FLAGS))
         if order_place is not None and order_place.trace_id != place.trace_id:
             links.append(_link(order_place.trace_id, order_place.parent, _FLAGS))
+        if row.state in AGAINST and row.before not in AGAINST and key is not None and order_place is not None:
+            self._waiting_stage(row, order_place, key)
         again = row.before is row.state
         start, end = _times(row, again)
         destination, template = _destination(row, row.queue)

@@ -68,6 +68,13 @@ def test_everything_planned_is_found_and_nothing_else(broker: Broker, tmp_path: 
     assert (result["seed"], result["broker"], result["ledger"]) == (5, broker.version, str(ledger))
     assert f"auditor lost --ledger {ledger}" in err
     assert broker.password not in err + out
+    # two whole traces: all their spans are below the first one
+    for what in ("which came through", "purged from the queue"):
+        lines = err.partition(what)[2].split("\n\n")[0].splitlines()[1:]
+        assert [line.split("  ")[-1] for line in lines if "─ " not in line] == ["take order"]
+        assert {"shop", "crm", "rabbitmq"} <= set(" ".join(lines).split())
+    assert "** lost: queue_empty **" in err
+    assert result["spans"] > result["published"]
     assert left_behind(broker, tmp_path) == []
 
     # the ledger is left, and answers

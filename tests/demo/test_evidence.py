@@ -70,10 +70,11 @@ def message(number: int) -> MessageRow:
 def test_the_settings_load_and_know_the_three_flows(tmp_path: Path) -> None:
     place = Place.random()
     config = tmp_path / "auditor.toml"
-    config.write_text(settings("amqp://127.0.0.1:5672", place, tmp_path / "ledger.db"))
+    config.write_text(settings("amqp://127.0.0.1:5672", place, tmp_path / "ledger.db", "http://127.0.0.1:4318"))
     loaded = load(config)
     assert loaded.broker.vhosts == [place.vhost]
     assert loaded.ledger.path == tmp_path / "ledger.db"
+    assert (loaded.tracing.enabled, loaded.tracing.endpoint) == (True, "http://127.0.0.1:4318")
     flows = flow_table(loaded)
     for exchange, queue, name in [
         ("shop.orders", "crm.shop-orders", "shop->crm"),
