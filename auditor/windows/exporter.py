@@ -97,6 +97,8 @@ class Exporter:
         except _Stopped:
             pass
         except Exception:
+            if self._stopping.is_set():
+                return  # a request that hung has come back after all, and the ledger is closed
             # without this thread nothing is told, but nothing is lost either: the audit goes on
             log.exception("The exporter of spans has failed; until the next start they wait in the ledger")
 
