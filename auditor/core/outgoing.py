@@ -6,6 +6,7 @@ the ledger and never changes, so that telling it again repeats nothing under ano
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from auditor.core.hops import Reason, State
 
 PUBLISH = -1
 """Stands for the publish itself, where otherwise the number of a hop stands."""
+
+_ORDERS = 10_000  # remembered: an order's messages come close together, and each asks several times
 
 Key = tuple[int, int, int, int]
 """By what the ledger finds a row of the outbox again."""
@@ -77,6 +80,7 @@ class Told(NamedTuple):
     invalid_contexts: int = 0  # messages whose trace context could not be used
 
 
+@lru_cache(_ORDERS)
 def order_key(vhost: str, order_id: str) -> int:
     """Return the signed 64-bit number by which an order's trace is found."""
     return int.from_bytes(_digest(8, "order", vhost, order_id), "big", signed=True)

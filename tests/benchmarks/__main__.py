@@ -23,7 +23,7 @@ from auditor.errors import AuditorError
 from tests.benchmarks import backlog, contenders, live, picture, plugin, queries, report, scale
 from tests.benchmarks.processes import PYTHON, REPOSITORY, run
 
-PARTS = ("backlog", "live", "plugin", "scale", "queries")
+PARTS = ("backlog", "live", "plugin", "scale", "queries", "tracing")
 
 _OPEN_HOPS = (10_000, 100_000, 1_000_000)
 _LEDGERS = (10_000, 1_000_000)
@@ -114,6 +114,9 @@ def main() -> int:
         if "queries" in given.parts:
             sizes = (*_LEDGERS, _LARGEST) if given.largest else _LEDGERS
             results.queries = queries.measure(sizes, say)
+        if "tracing" in given.parts:
+            say("spans")
+            results.tracing = json.loads(run([*PYTHON, "tests.benchmarks.tracing"], _SCALING))
     except (AuditorError, RuntimeError) as error:
         sys.stderr.write(f"bench: {error}\n")
         failed = True  # what was measured before it is shown all the same

@@ -29,6 +29,7 @@ class Results:
         self.half: dict[str, list[Figures]] = {}  # live, at half of saturation
         self.scale: list[dict[str, Any]] = []
         self.queries: dict[str, dict[int, Answer]] = {}
+        self.tracing: dict[str, Any] = {}
 
     def bench(self) -> dict[str, Any]:
         """Return the content of bench.json: medians; None for what was left out."""
@@ -72,6 +73,7 @@ class Results:
             "live": self.live,
             "live_at_half_of_saturation": self.half,
             "open_hops": self.scale,
+            "tracing": self.tracing,
             "commands_ms": {
                 command: {str(size): round(answer.command, 1) for size, answer in sizes.items()}
                 for command, sizes in self.queries.items()
@@ -124,6 +126,14 @@ def _lines(results: Results) -> Iterable[str]:
     for command, sizes in results.queries.items():
         times = [f"{answer.query:.1f} ({answer.command:.0f}) at {size:,}" for size, answer in sizes.items()]
         yield f"  {command:<10}{', '.join(times)}"
+    if results.tracing:
+        audit = results.tracing["audit_us_per_message"]
+        more = audit["with"] - audit["without"] + audit["removing"]
+        yield f"\nTracing: {more:.1f} us of CPU more for a message in the audit; in the exporter, for a span:"
+        for name in ("read", "made", "encoded", "made_and_encoded_by_sdk"):
+            yield f"  {name.replace('_', ' '):<24}{results.tracing[f'{name}_us_per_span']:>8.1f} us"
+        for protocol, rate in results.tracing["exported_spans_per_s"].items():
+            yield f"  {f'exported, {protocol}':<24}{rate:>8,} spans/s"
 
 
 def _spread(values: Sequence[float], form: str) -> str:

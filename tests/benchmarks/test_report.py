@@ -25,6 +25,11 @@ def results() -> Results:
     }
     made.live = {"off": [{"messages_per_s": 9000.0, "median_ms": 1.0, "p99_ms": 2.0}]}
     made.queries = {"lost": {10_000: Answer(2.0, 250.0)}}
+    made.tracing = {
+        "audit_us_per_message": {"without": 40.0, "with": 42.5, "removing": 6.0},
+        **{f"{name}_us_per_span": 1.0 for name in ("read", "made", "encoded", "made_and_encoded_by_sdk")},
+        "exported_spans_per_s": {"grpc": 12_000},
+    }
     return made
 
 
@@ -45,6 +50,12 @@ def test_bench_json_has_the_medians_and_none_for_what_was_left_out() -> None:
 
 def test_the_table_says_how_fast_the_auditor_is_against_the_others() -> None:
     assert "1.00 x aio_pika, 1.00 x aiormq; 200 bytes of ledger a message" in results().table()
+
+
+def test_the_table_says_what_tracing_costs_the_audit() -> None:
+    table = results().table()
+    assert "Tracing: 8.5 us of CPU more" in table
+    assert "12,000 spans/s" in table
 
 
 def test_the_picture_has_a_bar_for_each_figure() -> None:
