@@ -35,6 +35,7 @@ class MessageRow(NamedTuple):
     trace_context: str | None  # the W3C traceparent header
     published_at: int  # microseconds since the epoch
     time_source: str  # how exact published_at is: "arrival" (when the auditor saw it)
+    correlation_id: str | None = None  # the property of that name
 
 
 class HopRow(NamedTuple):

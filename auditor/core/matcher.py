@@ -29,6 +29,7 @@ from auditor.core.changes import Changes, DeliveryRow, MessageRow, OrphanRow, St
 from auditor.core.deaths import AFTER_DELIVERY, Death, deaths, fingerprint
 from auditor.core.events import Delivered, Published, TraceEvent
 from auditor.core.evicted import OpenHops, Stored
+from auditor.core.extract import text
 from auditor.core.flows import Flow, FlowTable, retired
 from auditor.core.hops import OPEN, Reason, State
 from auditor.core.identity import identify
@@ -171,8 +172,9 @@ class Matcher:
             fingerprint(event.properties.headers), len(targets),
         )  # fmt: skip
         traceparent = event.properties.headers.get("traceparent")
+        correlation = event.properties.correlation_id
         self._messages.append(
-            MessageRow(  # by place: nineteen names cost four times as much
+            MessageRow(  # by place: twenty names cost four times as much
                 message.id,
                 event.vhost,
                 event.exchange,
@@ -192,6 +194,7 @@ class Matcher:
                 traceparent[:_MAX_TRACE_CONTEXT] if isinstance(traceparent, str) else None,
                 event.received_at,
                 "arrival",
+                None if correlation is None else text(correlation),
             )
         )
         for number, (queue, flow) in enumerate(targets):

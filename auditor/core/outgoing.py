@@ -56,6 +56,7 @@ class Outgoing(NamedTuple):
     trace_context: str | None
     published_at: int
     time_source: str
+    correlation_id: str | None
 
 
 class OrderTrace(NamedTuple):

@@ -144,7 +144,7 @@ _READ = f"""SELECT o.message, o.hop, o.state_id, o.attempts, o.reason_id, o.befo
     CASE WHEN o.hop > 0 THEN (SELECT flow_id FROM hops WHERE message = o.message AND number = 0) ELSE h.flow_id END,
     h.deadline, h.wait, h.judged_at, h.redelivered,
     m.client_id, m.exchange_id, m.routing_key_id, m.routing_key, m.message_id, m.identity, m.order_id, m.stage_id,
-    m.sender_id, m.size, m.trace_context, m.published_at, m.time_source_id
+    m.sender_id, m.size, m.trace_context, m.published_at, m.time_source_id, m.correlation_id
 FROM (SELECT * FROM outbox ORDER BY {_KEY} LIMIT ?) o
     LEFT JOIN messages m ON m.id = o.message
     LEFT JOIN hops h ON h.message = o.message AND h.number = max(o.hop, 0)
@@ -201,7 +201,7 @@ class OutboxReader:
         (
             message, hop, state, attempts, reason, before, queue, flow, first_flow, deadline, wait, judged_at,
             redelivered, client, exchange, key_id, own_key, message_id, identity, order_id, stage, sender, size,
-            trace_context, published_at, time_source,
+            trace_context, published_at, time_source, correlation_id,
         ) = row  # fmt: skip
         return Outgoing(
             (message, hop, state, attempts), message, hop, STATE_OF[state], REASON_OF[reason], attempts,
@@ -211,7 +211,7 @@ class OutboxReader:
             self._further(message, hop, attempts) if attempts > 1 else (),
             vhosts[client], names[exchange], names[key_id] if own_key is None else own_key, message_id, identity,
             order_id, None if stage is None else names[stage], names[sender], size, trace_context, published_at,
-            names[time_source],
+            names[time_source], correlation_id,
         )  # fmt: skip
 
     def _further(self, message: int, hop: int, attempts: int) -> tuple[tuple[int, int], ...]:

@@ -208,6 +208,8 @@ def first(db: Database) -> None:
 
 
 _OUTBOX = """
+ALTER TABLE messages ADD COLUMN correlation_id TEXT;
+
 CREATE TABLE outbox (
     message INTEGER NOT NULL,
     hop INTEGER NOT NULL,

@@ -84,8 +84,9 @@ class GapRow(NamedTuple):
 
 _MESSAGES = Insert(
     "INSERT INTO messages (id, client_id, exchange_id, routing_key_id, routing_key, message_id, identity, order_id,"
-    " stage_id, sender_id, user_id, error, priority, size, trace_context, published_at, time_source_id)",
-    17,
+    " stage_id, sender_id, user_id, error, priority, size, trace_context, published_at, time_source_id,"
+    " correlation_id)",
+    18,
 )
 _HOPS = Insert(
     "INSERT INTO hops (message, number, queue_id, flow_id, state_id, reason_id, deadline, wait, attempts, judged_at,"
@@ -371,7 +372,7 @@ class Ledger:
         values: list[Any] = []
         for (
             number, vhost, exchange, routing_key, message_id, identity, order_id, stage, sender, user_id, error,
-            user, connection, node, priority, size, trace_context, published_at, time_source,
+            user, connection, node, priority, size, trace_context, published_at, time_source, correlation_id,
         ) in messages:  # fmt: skip
             # a routing key that carries the message's own id is used once: as a name it would cost three times as much
             if (order_id and order_id in routing_key) or (message_id and message_id in routing_key):
@@ -381,7 +382,7 @@ class Ledger:
             values += (
                 number, clients[connection, user, node, vhost], names[exchange], routing_key_id, own_key,
                 message_id, identity, order_id, None if stage is None else names[stage], names[sender],
-                user_id, error, priority, size, trace_context, published_at, names[time_source],
+                user_id, error, priority, size, trace_context, published_at, names[time_source], correlation_id,
             )  # fmt: skip
         return values
 

@@ -308,6 +308,8 @@ def _tell_message(span: Span, row: Outgoing) -> None:
     size.value.int_value = row.size
     if row.message_id is not None:
         _put(span, "messaging.message.id", row.message_id)
+    if row.correlation_id is not None:
+        _put(span, "messaging.message.conversation_id", row.correlation_id)
 
 
 def _tell_attempts(span: Span, row: Outgoing, again: bool) -> None:

@@ -568,14 +568,15 @@ def test_what_a_message_row_says() -> None:
     flow = make_flow("crm->mes", sender="crm", extract=lambda event: Fields("m", "A-17", "SHIPPED", "u", "e"))
     audit = Audit(flow)
     headers = {"traceparent": "00-" + "1" * 500}
-    audit.see(published(3, "work", key="order.17", priority=4, headers=headers, body=b"12345"))
+    event = published(3, "work", key="order.17", priority=4, headers=headers, body=b"12345")
+    audit.see(event._replace(properties=event.properties._replace(correlation_id="c")))
     audit.commit()
     (row,) = audit.ledger.messages.values()
     assert row._replace(identity=0, trace_context=None)._asdict() == {
         "id": 1, "vhost": "/", "exchange": "orders", "routing_key": "order.17", "message_id": "m", "identity": 0,
         "order_id": "A-17", "stage": "SHIPPED", "sender": "crm", "user_id": "u", "error": "e", "user": "crm",
         "connection": "publisher", "node": "rabbit@one", "priority": 4, "size": 5, "trace_context": None,
-        "published_at": 3 * SECOND, "time_source": "arrival",
+        "published_at": 3 * SECOND, "time_source": "arrival", "correlation_id": "c",
     }  # fmt: skip
     assert row.trace_context is not None
     assert len(row.trace_context) == 256

@@ -122,7 +122,7 @@ def test_deliveries_within_one_batch_wait_once(ledger: Ledger, reader: OutboxRea
 
 
 def test_a_row_is_read_with_all_that_is_known(ledger: Ledger, reader: OutboxReader) -> None:
-    routed = message(1, trace_context=CONTEXT, routing_key="order.message-1", size=5)
+    routed = message(1, trace_context=CONTEXT, routing_key="order.message-1", size=5, correlation_id="c-1")
     commit(ledger, routed, hop(1), delivered(1, 1, queue="other", flow="crm->shop"))
     _, row = reader.read(10).rows
     assert row == Outgoing(
@@ -130,7 +130,7 @@ def test_a_row_is_read_with_all_that_is_known(ledger: Ledger, reader: OutboxRead
         flow="crm->shop", first_flow="crm->mes", deadline=60_000_000, wait=5000, judged_at=None, redelivered=False,
         further_waits=(), vhost="/", exchange="crm.orders", routing_key="order.message-1", message_id="message-1",
         identity=1001, order_id="ORD-1", stage="SUBMITTED", sender="crm", size=5, trace_context=CONTEXT,
-        published_at=START + 1_000_000, time_source="arrival",
+        published_at=START + 1_000_000, time_source="arrival", correlation_id="c-1",
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def hop(message: int = 7, number: int = 0, state: State = State.DELIVERED, **oth
         "trace_context": None,
         "published_at": START,
         "time_source": "arrival",
+        "correlation_id": "c-1",
     }
     return Outgoing(**(values | others))
 

@@ -54,6 +54,7 @@ def test_a_hop_whose_message_brings_a_context_is_its_child_and_links_to_it() -> 
             "messaging.operation.name": "deliver",
             "messaging.rabbitmq.destination.routing_key": "order.approved",
             "messaging.message.id": "m-7",
+            "messaging.message.conversation_id": "c-1",
             "messaging.message.body.size": 123,
             "server.address": "rabbit.internal",
             "server.port": 5672,
