@@ -19,6 +19,8 @@ from auditor.thread import AuditThread
 
 log = logging.getLogger(__name__)
 
+_DRAIN = 0.2  # of the time that the daemon has to end in: what is not exported then goes out after the next start
+
 
 @asynccontextmanager
 async def exporting(settings: Settings, ledger: Ledger, thread: AuditThread) -> AsyncIterator[None]:
@@ -55,7 +57,7 @@ async def exporting(settings: Settings, ledger: Ledger, thread: AuditThread) -> 
     try:
         yield
     finally:
-        await asyncio.to_thread(exporter.stop, wanted.drain)
+        await asyncio.to_thread(exporter.stop, _DRAIN * settings.daemon.shutdown_timeout)
         box.close()
 
 

@@ -174,8 +174,8 @@ class Ledger:
         """Open the ledger for writing, made and migrated as needed; LedgerError says what is against it.
 
         While less than `min_free` bytes of its disk are free, `commit` refuses batches. A damaged ledger is moved
-        aside (`moved`), and the new one begins with a gap for each of `vhosts`. `outbox_rows`: how many things may wait to
-        be told to tracing; 0: none are.
+        aside (`moved`), and the new one begins with a gap for each of `vhosts`. At most `outbox_rows` things wait to be
+        told to tracing; 0: none do.
         """
         lock = Lock.take(path, opening.WHAT)
         try:

@@ -171,7 +171,6 @@ class Tracing(Section):
     service_name: Name = "rabbitmq"
     parent: Literal["message", "order"] = "message"  # of a hop's span: the message's own context, or the order's root
     outbox_rows: int = Field(default=1_000_000, ge=1_000)  # bound of what waits, about 25 MB
-    drain: Seconds = Field(default=5.0, le=60)  # how long a stop may wait for what is not told yet
     ui_url: str = ""  # of a page that shows a trace, with {trace_id} in it; empty: not shown
 
     @field_validator("endpoint")

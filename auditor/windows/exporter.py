@@ -26,7 +26,7 @@ _POLL = 0.5  # seconds between two looks into an outbox that was empty, or nearl
 _FIRST_PAUSE = 1.0  # seconds before a receiver that was away is tried again; doubled each time
 _LONGEST_PAUSE = 30.0
 _LONGEST_WISH = 300.0  # seconds; a receiver that wants to be left alone for longer is asked again all the same
-_GRACE = 1.0  # seconds for the thread to end, once the drain is over
+_GRACE = 0.2  # seconds for the thread to end, once the drain is over
 
 
 class Waiting(Protocol):
