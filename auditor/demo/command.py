@@ -120,7 +120,7 @@ def _summary(options: Options, outcome: Outcome, took: float) -> dict[str, objec
         "events": outcome.events,
         "ledger": str(options.ledger),
         "broker": outcome.broker,
-        "spans": outcome.spans,
+        "spans": None if outcome.spans is None else len(outcome.spans),
         "seed": options.seed,
         "seconds": options.seconds,
         "took": round(took, 1),

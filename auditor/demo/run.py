@@ -57,7 +57,7 @@ class Outcome:
     orders: int
     events: int  # trace events, as the auditor counted them
     broker: str  # its version
-    spans: int | None  # how many came in; None: they went elsewhere
+    spans: tuple[Span, ...] | None  # that came in; None: they went elsewhere
     trees: tuple[tuple[str, tuple[str, ...]], ...]  # a trace's title and lines: of a good order, and of a lost one
 
 
@@ -97,7 +97,7 @@ def run(options: Options, broker: Broker, display: Display) -> Outcome:
             orders=len(plan.orders),
             events=status["published"] + status["delivered"],
             broker=broker.version,
-            spans=None if receiver is None else len(receiver.spans),
+            spans=None if receiver is None else tuple(receiver.spans),
             trees=() if receiver is None else tuple(_trees(plan, receiver.spans)),
         )
 
