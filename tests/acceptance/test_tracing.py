@@ -11,7 +11,7 @@ import pytest
 
 from auditor.core.outgoing import order_trace_id
 from auditor.demo.receiver import Span
-from tests.acceptance.harness import BOUND, DEADLINE, Auditor
+from tests.acceptance.harness import BOUND, DEADLINE, Auditor, command
 from tests.acceptance.scene import Scene, open_scene
 from tests.support.otlp import RECEIVERS, Answer, Inbox
 
@@ -36,7 +36,12 @@ def inbox() -> Inbox:
 def tracing_auditor(auditor: Auditor, inbox: Inbox, protocol: str) -> Iterator[Auditor]:
     """An auditor that exports to the inbox."""
     with RECEIVERS[protocol](inbox) as receiver:
-        auditor.settings["tracing"] = {"enabled": True, "protocol": protocol, "endpoint": receiver.endpoint}
+        auditor.settings["tracing"] = {
+            "enabled": True,
+            "protocol": protocol,
+            "endpoint": receiver.endpoint,
+            "ui_url": "http://jaeger/trace/{trace_id}",
+        }
         yield auditor
         auditor.close()
 
@@ -141,6 +146,12 @@ async def test_every_kind_of_verdict_is_told_once_and_in_its_place(traced: Scene
 
     (unroutable,) = found["unroutable"]
     assert (unroutable.error, unroutable.attributes["error.type"]) == ("unroutable: no_queue", "unroutable")
+
+    # and where to look is said, with a link when the settings know the page
+    (line, *_) = await scene.auditor.answer("message", f"{scene.prefix}good")
+    assert line["trace_id"] == TRACE
+    told = await command("order", "A-2", "--config", scene.auditor.config)
+    assert told.out.splitlines()[-1] == f"trace {late.trace_id}  http://jaeger/trace/{late.trace_id}"
 
     known = {span.span_id for span in inbox.spans} | {SPAN, ""}
     assert {span.parent_id for span in inbox.spans} <= known

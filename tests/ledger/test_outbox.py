@@ -15,7 +15,7 @@ import pytest
 
 from auditor.core.changes import Changes, HopRow, MessageRow
 from auditor.core.hops import Reason, State
-from auditor.core.outgoing import PUBLISH, OrderTrace, Outgoing, Told, order_key
+from auditor.core.outgoing import PUBLISH, OrderTrace, Outgoing, Told, message_trace_id, order_key, order_trace_id
 from auditor.ledger import outbox as module
 from auditor.ledger.outbox import Batch, OutboxReader
 from auditor.ledger.queries import Reader
@@ -277,3 +277,26 @@ def test_after_a_kill_messages_and_outbox_agree(path: Path) -> None:
     assert len(messages) >= 250
     assert [row.message for row in rows if row.hop == PUBLISH] == messages
     assert [row.message for row in rows if row.hop == 0] == messages
+
+
+# where it can be looked at
+
+
+def test_the_traces_of_orders_and_messages_are_found(ledger: Ledger) -> None:
+    other = CONTEXT.replace("0af7", "1af7")
+    commit(ledger, message(1), message(2, trace_context=other), message(3, order_id="ORD-2", trace_context=CONTEXT))
+    commit(ledger, message(4, order_id=None), message(5, order_id=None, trace_context="garbage"))
+    own = order_trace_id("/", "ORD-1").hex()
+    with Reader.open(ledger.path) as queries:
+        # nothing was exported so far, so there is nothing of our own to look at
+        assert queries.order_traces("ORD-1") == [other[3:35]]
+        assert queries.message_trace(queries.message("message-1")[0]) is None
+        assert queries.message_trace(queries.message("message-4")[0]) is None
+    told = OrderTrace(order_key("/", "ORD-1"), None, True, None, None, None, START)
+    done(ledger, Batch([], [], {}), Told(spans=1), told)
+    with Reader.open(ledger.path) as queries:
+        assert queries.order_traces("ORD-1") == [own, other[3:35]]
+        assert queries.order_traces("ORD-2") == [CONTEXT[3:35]]
+        assert queries.order_traces("ORD-3") == []
+        traces = [queries.message_trace(queries.message(f"message-{number}")[0]) for number in range(1, 6)]
+        assert traces == [own, other[3:35], CONTEXT[3:35], *(message_trace_id("/", 1000 + n, n).hex() for n in (4, 5))]
