@@ -199,12 +199,18 @@ async def test_a_kill_repeats_no_span_under_another_id(tracing_auditor: Auditor,
         await true(lambda: inbox.requests)
         inbox.always = Answer()
         auditor.start()
-        await auditor.until(lambda reader: reader.tracing()["waiting"] == 0 or None, "an empty outbox")
+        wanted = {f"{scene.prefix}m{number}" for number in range(20)}
         hops: dict[str, set[str]] = {}
-        for span in inbox.spans:
-            if span.kind == "CONSUMER":
-                hops.setdefault(str(span.attributes["messaging.message.id"]), set()).add(span.span_id)
-        assert set(hops) == {f"{scene.prefix}m{number}" for number in range(20)}
+
+        def complete() -> bool:
+            for span in inbox.spans:
+                if span.kind == "CONSUMER":
+                    hops.setdefault(str(span.attributes["messaging.message.id"]), set()).add(span.span_id)
+            return set(hops) == wanted
+
+        await true(complete)
+        await auditor.until(lambda reader: reader.tracing()["waiting"] == 0 or None, "an empty outbox")
+        assert complete()
         assert Counter(span.span_id for span in inbox.spans).most_common(1)[0][1] == 2, "nothing was repeated"
         assert {len(ids) for ids in hops.values()} == {1}
         assert len({span.span_id for span in inbox.spans if span.name == "order"}) == 1
