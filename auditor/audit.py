@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from auditor import __version__
+from auditor.core.backlog import Backlog
 from auditor.core.completeness import Completeness, Missing, Reading
 from auditor.core.events import Published, TraceEvent
 from auditor.core.evicted import OpenHops
@@ -31,6 +33,7 @@ from auditor.core.gaps import Gap, GapReason, Gaps
 from auditor.core.judge import Inspection
 from auditor.core.matcher import Matcher
 from auditor.core.seen import Seen
+from auditor.core.times import Times
 from auditor.core.watermark import Watermark
 from auditor.errors import LedgerDamaged
 from auditor.ledger.writer import Compared, GapRow, Ledger, Status, Undecodable
@@ -41,6 +44,7 @@ from auditor.tap.wire import Content
 
 log = logging.getLogger(__name__)
 
+_BEHIND = 3  # canary intervals; an event that came so long after the last canary was not read when it happened
 _OVERTAKE_MARGIN = 3  # canary intervals; publishes of several channels may reach a queue in another order than us
 _MAX_HEADER = 64 * 1024  # bytes kept of an undecodable event
 _MAX_GAPS = 64  # gaps that may still get a size: those of the last hour, when each is a minute
@@ -51,6 +55,7 @@ class Pace:
     """The times an audit keeps, in microseconds."""
 
     canary_interval: int
+    canary_timeout: int
     orphan_wait: int
     reinspect: int
 
@@ -81,6 +86,7 @@ class Notice(NamedTuple):
 
     reason: GapReason
     at: int
+    over: bool = False  # nothing is missing after `at`
 
 
 class Connection(NamedTuple):
@@ -105,6 +111,8 @@ class Step(NamedTuple):
     now: int
     counts: Sequence[Reading] = ()  # the broker's counters
     uncounted: str | None = None  # why there are none, in words
+    cut: Sequence[str] = ()  # nodes to which the connection for canaries was lost
+    away: Set[str] = frozenset()  # nodes through which no canary can be sent
 
 
 class Outcome(NamedTuple):
@@ -112,7 +120,8 @@ class Outcome(NamedTuple):
 
     inspect: list[str]  # queues to look at
     watermark: int | None
-    silent_since: int | None  # when the oldest canary that is still out was published
+    newest: int | None  # the publish time of the newest canary of any node that came back
+    silent: dict[str, int]  # nodes with canaries that are still out, and when the oldest of them was published
     gap: Gap | None  # the gap that lasts
 
 
@@ -130,18 +139,26 @@ class VhostAudit:
         pace: Pace,
         max_open_hops: int,
         now: int,
+        nodes: Sequence[str] = ("",),
+        max_bytes: int = sys.maxsize,
+        broker_timestamps: bool = False,
         sees_all: bool = True,
     ) -> None:
         """Take up where the ledger stands; `now` is the time of this start, `max_open_hops` as the matcher has it.
 
-        `sees_all`: the trace queue gets every publish of the vhost, so that they can be compared with those counted.
+        `nodes` are those that canaries go through, `max_bytes` the bound of the trace queue, and `broker_timestamps`
+        says that the broker itself writes the publish time into each message. `sees_all`: the trace queue gets every
+        publish of the vhost, so that they can be compared with those counted.
         """
         self._vhost = vhost
         self._ledger = ledger
         self._ids = ids
         self._canary = canary
         known = ledger.status(vhost)
-        self._watermark = Watermark(2 * pace.canary_interval, known.watermark if known else None)
+        self._watermark = Watermark(2 * pace.canary_interval, known.watermark if known else None, nodes)
+        self._backlog = Backlog(max_bytes)
+        self._nodes = nodes
+        self._away: Set[str] = frozenset()
         self._matcher = Matcher(
             vhost,
             flows,
@@ -152,6 +169,11 @@ class VhostAudit:
             reinspect=pace.reinspect,
             overtake_margin=_OVERTAKE_MARGIN * pace.canary_interval,
             max_open_hops=max_open_hops,
+            times=Times(
+                behind=_BEHIND * pace.canary_interval,
+                far_behind=2 * pace.canary_timeout,
+                broker_timestamps=broker_timestamps,
+            ),
         )
         self._totals = Totals()
         if known is not None:
@@ -189,8 +211,12 @@ class VhostAudit:
             self._matcher.judge.gap(gap)
             if gap.to_at is None:
                 self._gaps = Gaps(gap)
-        if seen_until:
-            self._matcher.advance(seen_until)
+        self._advance()
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether a canary has ever come back; may be asked from anywhere."""
+        return self._watermark.at is not None
 
     def step(self, step: Step) -> Outcome:
         """Take one step; LedgerError when it could not be committed: call `flush` until it can."""
@@ -199,21 +225,30 @@ class VhostAudit:
         if self._first:
             self._first = False
             self._notice(Notice(GapReason.FIRST_START, step.now), gaps)
-        for notice in step.notices:
-            self._notice(notice, gaps)
+        for notice in sorted(step.notices, key=attrgetter("over")):  # what lasts takes in what is over
+            if not notice.over:
+                self._notice(notice, gaps)
+            elif self._watermark.at is not None and self._watermark.at < notice.at:
+                self._missed(notice.reason, self._watermark.at, notice.at, gaps)
+        self._leave_out(step.away, step.now, gaps)
         for sighting in step.sent:
-            self._watermark.sent(*sighting)
+            self._watermark.sent(sighting.node, sighting.number, sighting.at)
+            self._backlog.sent(sighting.number, self._watermark.at)
+        self._watermark.forget(*step.cut)  # those sent last, too: the connection took them along
         if not step.connection.connected:
-            self._watermark.forget()  # those sent last, too: the connection took them along
+            self._watermark.forget(*self._nodes)
+            self._backlog.forget()
             self._seen.reconnect()
             if step.connection.settled:
                 self._seen.settle()
+        self._advance()
         for inspection in step.inspections:
             self._matcher.judge.inspected(inspection)
         for event in step.rescued:
             if isinstance(event, Published) and event.exchange != self._canary.exchange:
                 self._totals.traced += 1
             self._take(event, gaps)
+        self._backlog.read(sum(len(content.body) for content in step.contents))
         undecodable = self._take_in(step.contents, gaps)
         for reading in step.counts:
             self._completeness.read(reading)
@@ -242,7 +277,8 @@ class VhostAudit:
         )
         self._compared = compared
         self.flush()
-        return Outcome(inspect, self._watermark.at, self._watermark.silent_since(), self._gaps.open)
+        seen = self._watermark
+        return Outcome(inspect, seen.at, seen.newest, seen.silent(), self._gaps.open)
 
     def flush(self) -> None:
         """Commit what the last step could not; LedgerError when it still cannot be."""
@@ -287,20 +323,21 @@ class VhostAudit:
             self._totals.delivered += 1
 
     def _sighted(self, sighting: Sighting, gaps: dict[int, Gap]) -> None:
-        before = self._watermark.at
-        if self._watermark.returned(*sighting):
-            proven = self._gaps.missed(before, sighting.at, self._ids.gap)
-            if proven is not None:
-                gaps[proven.id] = proven
-                self._add(proven)
-        assert self._watermark.at is not None
-        self._matcher.advance(self._watermark.at)
-        gap = self._gaps.sighted(sighting.at)
-        if gap is not None:
-            gaps[gap.id] = gap
-        for missing in self._completeness.sighted(self._watermark.at, self._totals.traced):
-            sized = self._gap_of(missing)
-            gaps[sized.id] = sized
+        before = self._watermark.at_of(sighting.node)
+        missing = self._watermark.returned(sighting.node, sighting.number, sighting.at)
+        overflowed = self._backlog.overflowed(sighting.number)
+        if overflowed is not None:
+            self._missed(GapReason.OVERFLOW, _earliest(before, *overflowed), sighting.at, gaps)
+        elif missing:
+            self._missed(GapReason.BLIND, before, sighting.at, gaps)
+        self._advance()
+        if self._watermark.at is not None:
+            gap = self._gaps.sighted(self._watermark.at)
+            if gap is not None:
+                gaps[gap.id] = gap
+            for lacking in self._completeness.sighted(self._watermark.at, self._totals.traced):
+                sized = self._gap_of(lacking)
+                gaps[sized.id] = sized
 
     def _gap_of(self, missing: Missing) -> Gap:
         """Give the gap in which publishes are missing its size: one that is known of in that time, or a new one."""
@@ -322,9 +359,37 @@ class VhostAudit:
         self._known_gaps.append(gap)
         self._matcher.judge.gap(gap)
 
-    def _notice(self, notice: Notice, gaps: dict[int, Gap]) -> None:
+    def _missed(self, reason: GapReason, since: int | None, at: int, gaps: dict[int, Gap]) -> None:
+        last = self._gaps.proven
+        gap = self._gaps.missed(reason, since, at, self._ids.gap)
+        if gap is None:
+            gap = self._gaps.open
+        elif gap is not last:
+            self._add(gap)
+        assert gap is not None
+        gaps[gap.id] = gap
+
+    def _leave_out(self, away: Set[str], now: int, gaps: dict[int, Gap]) -> None:
+        """Go by the nodes that can be reached; what happens through the others is not seen for as long as it lasts."""
+        if away:
+            # at each step: a canary of the other nodes must not end the gap, nor move its beginning
+            self._notice(Notice(GapReason.BLIND, now), gaps, began=True)
+        if away != self._away:
+            self._away = away
+            self._watermark.leave_out(away)
+
+    def _advance(self) -> None:
+        """Let the matcher know what the canaries tell of the time of the next event."""
+        watermark = self._watermark
+        if watermark.at is not None:
+            # while blind, canaries that are out may be lost, and then they tell nothing
+            upcoming = watermark.upcoming if self._gaps.open is None else None
+            self._matcher.advance(watermark.at, newest=watermark.newest, upcoming=upcoming)
+
+    def _notice(self, notice: Notice, gaps: dict[int, Gap], *, began: bool = False) -> None:
         lasting = self._gaps.open
         gap = self._gaps.notice(notice.reason, notice.at, self._watermark.at, self._ids.gap)
+        gap.began = gap.began or began
         gaps[gap.id] = gap
         if gap is not lasting:
             self._add(gap)
@@ -359,6 +424,12 @@ class VhostAudit:
             broker=step.connection.broker,
             problem=step.connection.problem,
         )
+
+
+def _earliest(*times: int | None) -> int | None:
+    """Return the earliest time; None, since ever, is earlier than any."""
+    known = [at for at in times if at is not None]
+    return min(known) if len(known) == len(times) else None
 
 
 class _Stored:

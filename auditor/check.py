@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from auditor.daemon import endpoint, management, trace_keys
+from auditor.daemon import endpoints, managements, trace_keys
 from auditor.errors import AuditorError, BrokerError
 from auditor.ledger.queries import Reader
 from auditor.settings import Settings
@@ -39,7 +39,7 @@ class Finding:
 async def run(settings: Settings) -> list[Finding]:
     """Look at everything; what cannot be looked at is a finding too, never an error."""
     findings = [Finding(subject="settings", good=True, says="understood"), _ledger(settings)]
-    api = management(settings)
+    api = next(iter(managements(settings)), None)
     if api is not None:
         findings.append(await asyncio.to_thread(_clock, api))
     for vhost in settings.broker.vhosts:
@@ -93,7 +93,7 @@ def _clock(api: Management) -> Finding:
 
 
 async def _vhost(settings: Settings, vhost: str, api: Management | None) -> AsyncIterator[Finding]:
-    where = endpoint(settings, vhost)
+    where = endpoints(settings, vhost)[0]
     try:
         control = await Control.open(where, "auditor check")
     except BrokerError as error:
@@ -129,7 +129,7 @@ async def _rights_and_firehose(
     except BrokerError as error:
         yield Finding(subject=rights, good=False, says=f"{error.what} ({error.on}): {error.why}", advice=grant)
         return
-    if not made:
+    if not made.queue:
         yield Finding(subject=rights, good=True, says="enough to declare, bind and publish")
         found = await control.inspector().inspect(tap.queue)
         yield Finding(

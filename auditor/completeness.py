@@ -34,12 +34,15 @@ TRANSACTIONS = (
 class Counting:
     """The readings of one vhost."""
 
-    def __init__(self, management: Management, vhost: str, canary_exchange: str, interval: float) -> None:
-        """`interval` is in seconds."""
+    def __init__(
+        self, management: Management, vhost: str, canary_exchange: str, interval: float, now: Callable[[], int]
+    ) -> None:
+        """`interval` is in seconds; `now` tells the time as for all that is read, in microseconds."""
         self._management = management
         self._vhost = vhost
         self._canaries = canary_exchange
         self._interval = interval
+        self._now = now
         self._note: str | None = None
 
     async def run(self, take: Callable[[Reading | None, str | None], None]) -> None:
@@ -60,14 +63,14 @@ class Counting:
         """Wait for the next change of the counters; None if there is none, or they could not be read at one time."""
         transactional = await asyncio.to_thread(self._management.uses_transactions, self._vhost)
         until = time.monotonic() + _UNCHANGED
-        asked_at, before = _now(), await self._ask()
+        asked_at, before = self._now(), await self._ask()
         while time.monotonic() < until:
             await asyncio.sleep(_POLL)
-            asking_at, counters = _now(), await self._ask()
+            asking_at, counters = self._now(), await self._ask()
             if counters is not None and before is not None and counters != before:
                 await asyncio.sleep(_WHOLE)
                 whole = await self._ask()
-                return None if whole is None else _reading(whole, asked_at, transactional)
+                return None if whole is None else _reading(whole, asked_at, self._now(), transactional)
             if counters is not None:
                 asked_at, before = asking_at, counters
         return None
@@ -82,8 +85,7 @@ class Counting:
                 log.warning("Cannot compare with the broker's counters: %s", note, extra={"vhost": self._vhost})
 
 
-def _reading(counters: Counters, changed_since: int, transactional: bool) -> Reading:
-    now = _now()
+def _reading(counters: Counters, changed_since: int, now: int, transactional: bool) -> Reading:
     return Reading(
         counter=counters.published - counters.canaries,
         canaries=counters.canaries,
@@ -92,7 +94,3 @@ def _reading(counters: Counters, changed_since: int, transactional: bool) -> Rea
         taken_to=now,
         transactional=transactional,
     )
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

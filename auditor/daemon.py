@@ -9,11 +9,14 @@ import logging
 import os
 import signal
 import threading
-import time
+from collections.abc import Sequence
 from functools import partial
 
 from auditor import __version__, tls, tracing
 from auditor.audit import Ids, Pace, VhostAudit
+from auditor.blindness import Blindness
+from auditor.canaries import Canaries
+from auditor.clock import FOLLOW, Clock
 from auditor.completeness import NARROW, NO_MANAGEMENT, Counting
 from auditor.core.flows import FlowTable
 from auditor.errors import LedgerDamaged, LedgerError
@@ -116,20 +119,23 @@ def tame_collector() -> None:
 async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, stopping: asyncio.Event) -> None:
     flows = flow_table(settings)
     ids = await thread.run(lambda: Ids(ledger))
-    watches = [await _watch(settings, vhost, flows, ledger, ids, thread) for vhost in settings.broker.vhosts]
+    clock = Clock(await thread.run(lambda: _newest(ledger, settings.broker.vhosts)))
+    watches = [await _watch(settings, vhost, flows, ledger, ids, clock, thread) for vhost in settings.broker.vhosts]
     tasks = [asyncio.create_task(watch.run(), name=f"watch {watch.vhost}") for watch in watches]
-    pruning = asyncio.create_task(_prune(settings, ledger, thread, stopping), name="prune")
+    pruning = asyncio.create_task(_prune(settings, ledger, clock, thread, stopping), name="prune")
+    following = asyncio.create_task(_follow(clock), name="clock")
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
         # a watch ends by itself only by a bug, and then the whole daemon must: half an audit is none
-        await asyncio.wait([*tasks, pruning, stop], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*tasks, pruning, following, stop], return_when=asyncio.FIRST_COMPLETED)
     finally:
+        following.cancel()
         stop.cancel()
         for watch in watches:
             watch.stop()
         await asyncio.wait(tasks, timeout=_CLOSING * settings.daemon.shutdown_timeout)
-        await end([*tasks, pruning])
-    for task in [*tasks, pruning]:
+        await end([*tasks, pruning, following])
+    for task in [*tasks, pruning, following]:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
     for watch in watches:
@@ -138,17 +144,36 @@ async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, st
         raise RuntimeError("a watch ended though nobody had asked it to")
 
 
+def _newest(ledger: Ledger, vhosts: Sequence[str]) -> int:
+    """Return the newest time that the ledger knows of: a clock that was set back must not go behind it."""
+    known = [status for status in map(ledger.status, vhosts) if status is not None]
+    return max((at for status in known for at in (status.updated_at, status.watermark or 0)), default=0)
+
+
+async def _follow(clock: Clock) -> None:
+    while True:
+        await asyncio.sleep(FOLLOW)
+        clock.follow()
+
+
 async def _watch(
-    settings: Settings, vhost: str, flows: FlowTable, ledger: Ledger, ids: Ids, thread: AuditThread
+    settings: Settings,
+    vhost: str,
+    flows: FlowTable,
+    ledger: Ledger,
+    ids: Ids,
+    clock: Clock,
+    thread: AuditThread,
 ) -> Watch:
     tap = settings.tap
+    nodes = endpoints(settings, vhost)
     canary = Canary(exchange=tap.canary_exchange, auditor=tap.queue, user=settings.broker.user)
     pace = Pace(
         canary_interval=microseconds(tap.canary_interval),
+        canary_timeout=microseconds(tap.canary_timeout),
         orphan_wait=microseconds(settings.audit.orphan_wait),
         reinspect=microseconds(settings.audit.reinspect),
     )
-    now = time.time_ns() // 1000
     make = partial(
         VhostAudit,
         vhost,
@@ -158,74 +183,88 @@ async def _watch(
         canary=canary,
         pace=pace,
         max_open_hops=settings.audit.max_open_hops,
-        now=now,
+        now=clock.now(),
+        nodes=[node.node for node in nodes],
+        max_bytes=tap.max_bytes,
+        broker_timestamps=tap.broker_timestamps,
         sees_all=_sees_all(settings),
     )
-    api = management(settings)
+    apis = managements(settings)
     return Watch(
-        endpoint(settings, vhost),
+        nodes,
         WatchSettings(
             queue=tap.queue,
-            binding_keys=trace_keys(settings),
-            max_bytes=tap.max_bytes,
             prefetch=tap.prefetch,
             max_buffered=tap.max_buffered_bytes,
             batch_events=tap.batch_events,
             batch_linger=tap.batch_linger,
-            canary_interval=tap.canary_interval,
             canary_timeout=tap.canary_timeout,
             reconnect_min=tap.reconnect_min,
             reconnect_max=tap.reconnect_max,
-            enable_firehose=tap.enable_firehose,
             plain=tap.consumer == "plain",
         ),
-        canary=canary,
+        canaries=Canaries(canary, interval=tap.canary_interval, retry=tap.reconnect_max, now=clock.now),
+        blindness=Blindness(
+            vhost,
+            canary_exchange=tap.canary_exchange,
+            queue=tap.queue,
+            binding_keys=trace_keys(settings),
+            max_bytes=tap.max_bytes,
+            managements=apis,
+            enable_firehose=tap.enable_firehose,
+        ),
         audit=await thread.run(make),
-        management=api,
+        management=apis[0] if apis else None,
+        clock=clock,
         thread=thread,
-        counting=_counting(settings, vhost, api),
+        counting=_counting(settings, vhost, apis[0] if apis else None, clock),
     )
 
 
-def _counting(settings: Settings, vhost: str, api: Management | None) -> Counting | str:
+def _counting(settings: Settings, vhost: str, api: Management | None, clock: Clock) -> Counting | str:
     if api is None:
         return NO_MANAGEMENT
     if not _sees_all(settings):
         return NARROW
-    return Counting(api, vhost, settings.tap.canary_exchange, settings.audit.completeness_interval)
+    return Counting(api, vhost, settings.tap.canary_exchange, settings.audit.completeness_interval, clock.now)
 
 
 def _sees_all(settings: Settings) -> bool:
     return bool({"#", "publish.#"} & set(trace_keys(settings)))
 
 
-def endpoint(settings: Settings, vhost: str) -> Endpoint:
-    """Return where and as whom to connect."""
+def endpoints(settings: Settings, vhost: str) -> list[Endpoint]:
+    """Return where and as whom to connect: each node of the broker, that of `broker.url` first."""
     broker = settings.broker
-    return Endpoint(
-        host=broker.address.host,
-        port=broker.address.port,
-        vhost=vhost,
-        user=broker.user,
-        password=broker.password.get_secret_value(),
-        tls=tls.context(broker.ca_file, broker.cert_file, broker.key_file) if broker.address.tls else None,
-        heartbeat=round(broker.heartbeat),
-        timeout=broker.connect_timeout,
-    )
+    return [
+        Endpoint(
+            host=address.host,
+            port=address.port,
+            vhost=vhost,
+            user=broker.user,
+            password=broker.password.get_secret_value(),
+            tls=tls.context(broker.ca_file, broker.cert_file, broker.key_file) if address.tls else None,
+            heartbeat=round(broker.heartbeat),
+            timeout=broker.connect_timeout,
+        )
+        for address in broker.addresses
+    ]
 
 
-def management(settings: Settings) -> Management | None:
-    """Return the management API to ask, if one is set."""
+def managements(settings: Settings) -> list[Management]:
+    """Return the management API of each node, as far as they are set."""
     broker = settings.broker
-    url = broker.management.url
-    if not url:
-        return None
-    return Management(
-        url=url,
-        user=broker.management_user,
-        password=broker.management_password.get_secret_value(),
-        tls=tls.context(broker.management.ca_file) if url.startswith("https:") else None,
-    )
+    if not broker.management.url:
+        return []
+    return [
+        Management(
+            url=url,
+            user=broker.management_user,
+            password=broker.management_password.get_secret_value(),
+            tls=tls.context(broker.management.ca_file) if url.startswith("https:") else None,
+        )
+        for url in (broker.management.url, *broker.management.nodes)
+    ]
 
 
 def trace_keys(settings: Settings) -> list[str]:
@@ -235,11 +274,13 @@ def trace_keys(settings: Settings) -> list[str]:
     return keys if {"#", "publish.#", canaries} & set(keys) else [*keys, canaries]
 
 
-async def _prune(settings: Settings, ledger: Ledger, thread: AuditThread, stopping: asyncio.Event) -> None:
+async def _prune(
+    settings: Settings, ledger: Ledger, clock: Clock, thread: AuditThread, stopping: asyncio.Event
+) -> None:
     """Keep the ledger to its age, a chunk at a time, so that batches are committed in between."""
     while True:
         await asyncio.sleep(settings.ledger.prune_interval)
-        now = time.time_ns() // 1000
+        now = clock.now()
         call = partial(
             prune,
             ledger,

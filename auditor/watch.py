@@ -1,8 +1,9 @@
 """The watch over one vhost: keeps the tap, the canaries and the inspections going, for ever.
 
 Everything here runs on the event loop and waits; everything that decides runs in `auditor.audit`, on the audit thread.
-A session lasts as long as its two connections: one that only consumes, and one for canaries and inspections. When
-either goes, both are given up and a new session begins, after a pause that grows.
+A session lasts as long as its two connections to one node: one that only consumes, and one for canaries and
+inspections. When either goes, both are given up and a new session begins with the next node, after a pause that grows.
+The canaries of the other nodes (`auditor.canaries`) go on meanwhile as well as they can.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from auditor.audit import Connection, Notice, Outcome, Step, VhostAudit
+from auditor.blindness import Blindness, Finding
+from auditor.canaries import Canaries
+from auditor.clock import Clock
 from auditor.completeness import Counting
 from auditor.core.completeness import Reading
 from auditor.core.events import TraceEvent
 from auditor.core.gaps import GapReason
 from auditor.core.judge import Inspection
 from auditor.errors import AuditorError, BrokerError, LedgerDamaged, LedgerError
-from auditor.tap.canary import Canary, Sighting
 from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, answer
 from auditor.tap.consumer import Poisoned, Tap
 from auditor.tap.control import Control
@@ -48,17 +51,13 @@ class WatchSettings:
     """What a watch is told; spans of time in seconds."""
 
     queue: str
-    binding_keys: Sequence[str]
-    max_bytes: int
     prefetch: int
     max_buffered: int
     batch_events: int
     batch_linger: float
-    canary_interval: float
     canary_timeout: float
     reconnect_min: float
     reconnect_max: float
-    enable_firehose: bool
     plain: bool = False  # consume as the client library does
 
 
@@ -67,29 +66,40 @@ class Watch:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoints: Sequence[Endpoint],
         settings: WatchSettings,
         *,
-        canary: Canary,
+        canaries: Canaries,
+        blindness: Blindness,
         audit: VhostAudit,
         management: Management | None,
+        clock: Clock,
         thread: AuditThread,
         counting: Counting | str,
     ) -> None:
-        """`counting` reads the broker's counters, or says why nobody does."""
-        self._endpoint = endpoint
+        """`endpoints` are the nodes of one broker; `management` is the API for what concerns the trace queue.
+
+        `counting` reads the broker's counters, or says why nobody does.
+        """
+        self._endpoints = endpoints
+        self._home = 0  # the node of the session
         self._settings = settings
-        self._canary = canary
+        self._canaries = canaries
+        self._blindness = blindness
         self._audit = audit
         self._management = management
+        self._clock = clock
         self._thread = thread
         self._counting = counting if isinstance(counting, Counting) else None
         self._uncounted = counting if isinstance(counting, str) else None
         self._stopping = asyncio.Event()
         self._tap: Tap | None = None
-        self._next_canary = 1
         # each queue stands in it once: the judge waits for the answer
         self._to_inspect: asyncio.Queue[str] = asyncio.Queue()
+        self._silent: frozenset[str] = frozenset()  # nodes whose canaries are out for too long
+        self._unexplained = asyncio.Event()
+        self._arriving = False  # the last batch had events
+        self._lost_at: int | None = None  # when the last session ended
         self._problem: str | None = None
         self._broker = ""
         self._queue_depth: int | None = None
@@ -99,10 +109,13 @@ class Watch:
         self._poisoned = 0  # sessions in a row that the broker ended because it could not deliver an event
         # gathered for the next step:
         self._rescued: list[TraceEvent] = []
-        self._sent: list[Sighting] = []
         self._inspections: list[Inspection] = []
         self._notices: list[Notice] = []
         self._counts: list[Reading] = []
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        return self._endpoints[self._home]
 
     @property
     def vhost(self) -> str:
@@ -139,6 +152,7 @@ class Watch:
             if self._stopping.is_set():
                 break
             await self._step([], connected=False)
+            self._home = (self._home + 1) % len(self._endpoints)
             if time.monotonic() - began > self._settings.reconnect_max:
                 pause = self._settings.reconnect_min
             await self._rest(pause * random.uniform(0.5, 1.0))
@@ -149,38 +163,46 @@ class Watch:
         await self._step([], connected=False)
 
     async def _session(self) -> None:
-        settings = self._settings
-        async with aclosing(await Control.open(self._endpoint, f"auditor control {settings.queue}")) as control:
+        settings, home, now = self._settings, self._endpoint, self._clock.now
+        name = f"auditor control {settings.queue}"
+        async with aclosing(await Control.open(home, name, now)) as control:
             self._broker = control.version
-            if await control.declare(self._canary.exchange, settings.queue, settings.binding_keys, settings.max_bytes):
-                self._notice(GapReason.QUEUE_GONE)
-            await self._look_at_firehose()
+            self._take_in(await self._blindness.declare(control, known=self._audit.has_seen))
+            self._take_in(await self._blindness.look_at_firehose())
             if self._poisoned > 1:
                 await self._remove_poison(control)
+            self._canaries.away.pop(home.node, None)
+            # before anything is read: behind this one stands nothing that the queue has kept until now
+            await self._canaries.send(control, home.node)
             # with one event at a time, whatever ends the connection is alone at the head of the queue then
             prefetch = 1 if self._poisoned else settings.prefetch
             lane = PlainTap if settings.plain else Tap
-            tap = lane(self._endpoint, settings.queue, prefetch=prefetch, max_buffered=settings.max_buffered)
+            tap = lane(home, settings.queue, prefetch=prefetch, max_buffered=settings.max_buffered, now=now)
             self._settled = self._owing = False
+            self._silent = frozenset()
+            self._unexplained.clear()
             await tap.open()
             self._tap = tap
             try:
                 self._connected()
-                jobs = [
-                    self._read(tap, control.inspector()),
-                    self._send_canaries(control),
+                jobs: list[Awaitable[None]] = [
+                    self._read(tap),
+                    self._canaries.go_on(control, home.node),
                     self._inspect(control.inspector()),
+                    self._explain(control),
+                    *(self._canaries.visit(other, name) for other in self._endpoints if other is not home),
                 ]
                 if self._counting is not None:
                     jobs.append(self._counting.run(self._counted))
                 await _first_to_end(*jobs)
             finally:
                 self._tap = None
+                self._lost_at = self._clock.now()
                 self._settled = await tap.close() and not self._owing
 
-    # the things that go on during a session
+    # what goes on during a session
 
-    async def _read(self, tap: Tap, inspector: Inspector) -> None:
+    async def _read(self, tap: Tap) -> None:
         settings = self._settings
         looked_at = time.monotonic()
         while not self._stopping.is_set():
@@ -197,24 +219,14 @@ class Watch:
                 self._owing = False
             for queue in outcome.inspect:
                 self._to_inspect.put_nowait(queue)
-            if _now() - (outcome.silent_since or _now()) < settings.canary_timeout * 1e6:
+            self._silent = self._silent_nodes(outcome)
+            if not self._silent:
                 if outcome.gap is None:
                     self._mended()
             elif time.monotonic() - looked_at > settings.canary_timeout:
                 looked_at = time.monotonic()
-                await self._explain_silence(inspector, arriving=bool(contents))
-
-    async def _send_canaries(self, control: Control) -> None:
-        while True:
-            sighting = Sighting(self._next_canary, _now())
-            self._next_canary += 1
-            try:
-                await control.send(self._canary, sighting)
-            except TimeoutError:
-                self._say("The broker takes no publishes (memory or disk alarm?): no verdicts until it does")
-            else:
-                self._sent.append(sighting)
-            await asyncio.sleep(self._settings.canary_interval)
+                self._arriving = bool(contents)
+                self._unexplained.set()
 
     async def _inspect(self, inspector: Inspector) -> None:
         while True:
@@ -226,43 +238,42 @@ class Watch:
         if reading is not None:
             self._counts.append(reading)
 
-    # the firehose
+    # canaries that do not come back
 
-    async def _look_at_firehose(self) -> None:
-        """Turn the firehose on if the management API says that it is off."""
-        if self._management is None:
-            return
-        vhost = self._endpoint.vhost
-        try:
-            if await asyncio.to_thread(self._management.firehose_is_on, vhost) is not False:
-                return
-            if not self._settings.enable_firehose:
-                self._notice(GapReason.FIREHOSE_OFF)
-                self._say(f"The firehose is off, and tap.enable_firehose forbids to turn it on: {self._trace_on()}")
-                return
-            await asyncio.to_thread(self._management.turn_firehose_on, vhost)
-        except BrokerError as error:
-            self._report(error)
-            return
-        log.info("The firehose was off: turned it on", extra={"vhost": vhost})
-        self._notice(GapReason.FIREHOSE_OFF)
+    def _silent_nodes(self, outcome: Outcome) -> frozenset[str]:
+        """Return the nodes whose canaries are out for too long."""
+        latest = self._clock.now() - int(self._settings.canary_timeout * 1e6)
+        return frozenset(node for node, since in outcome.silent.items() if since <= latest)
 
-    async def _explain_silence(self, inspector: Inspector, *, arriving: bool) -> None:
-        """Canaries are out for too long: are we behind, or blind? By a slow line, events that the queue no longer
-        holds are still `arriving`."""
-        found = await inspector.inspect(self._settings.queue)
-        self._queue_depth = found.ready
-        if found.ready or arriving:
-            self._say("Behind: there are events that were not read yet; verdicts wait for them")
-            return
-        self._notice(GapReason.BLIND)
-        self._say(
-            f"Blind: no canary comes back, so the firehose is off or not bound. To turn it on: {self._trace_on()}"
-        )
-        await self._look_at_firehose()
+    async def _explain(self, control: Control) -> None:
+        """Say why canaries are out for too long; beside the reading: those who are asked may be slow to answer."""
+        inspector = control.inspector()
+        while True:
+            await self._unexplained.wait()
+            self._unexplained.clear()
+            found = await inspector.inspect(self._settings.queue)
+            self._queue_depth = found.ready
+            silent = self._silent
+            watched = len(self._endpoints) - len(self._canaries.away)
+            # while one node's canaries come back in time, we are not behind
+            # (by a slow line, events that the queue no longer holds are still arriving)
+            if len(silent) >= watched and (found.ready or self._arriving):
+                self._say("Behind: there are events that were not read yet; verdicts wait for them")
+            elif silent:
+                finding = await self._blindness.explain(control, sorted(silent))
+                # they may have come back meanwhile; but what was found missing on the broker was missing
+                if self._silent or finding.reason is not GapReason.BLIND:
+                    self._take_in(finding)
 
-    def _trace_on(self) -> str:
-        return f"rabbitmqctl trace_on -p {self._endpoint.vhost}"
+    def _take_in(self, finding: Finding | None) -> None:
+        if finding is None:
+            return
+        if finding.until_lost:
+            if self._lost_at is not None:
+                self._notices.append(Notice(GapReason.BLIND, self._lost_at, over=True))
+        elif finding.reason is not None:
+            self._notice(finding.reason)
+        self._say(finding.says)
 
     # events that cannot be delivered
 
@@ -273,7 +284,9 @@ class Watch:
         await self._cleared(control.inspector())
         if self._management is not None:
             try:
-                event = await asyncio.to_thread(take_head, self._management, self._endpoint.vhost, queue, _now())
+                event = await asyncio.to_thread(
+                    take_head, self._management, self._endpoint.vhost, queue, self._clock.now()
+                )
             except (BrokerError, KeyError, TypeError) as error:
                 log.warning("Could not take the event out by the management API", extra={"why": str(error)})
             else:
@@ -306,18 +319,22 @@ class Watch:
         """Have the audit take a step, however long the ledger refuses it; None when the stop came first."""
         if self._unwritten and not await self._flush():
             return None
+        sent, cut = self._canaries.take()
+        settled = not connected and self._settled
         step = Step(
-            contents,
-            self._rescued,
-            self._sent,
-            self._inspections,
-            self._notices,
-            Connection(connected, not connected and self._settled, self._broker, self._problem, self._queue_depth),
-            _now(),
-            self._counts,
-            self._uncounted,
+            contents=contents,
+            rescued=self._rescued,
+            sent=sent,
+            inspections=self._inspections,
+            notices=self._notices,
+            connection=Connection(connected, settled, self._broker, self._foremost_problem(), self._queue_depth),
+            now=self._clock.now(),
+            cut=cut,
+            counts=self._counts,
+            uncounted=self._uncounted,
+            away=frozenset(self._canaries.away),
         )
-        self._rescued, self._sent, self._inspections, self._notices, self._counts = [], [], [], [], []
+        self._rescued, self._inspections, self._notices, self._counts = [], [], [], []
         self._unwritten = True  # should this be cancelled, the thread takes the step all the same
         try:
             outcome = await self._thread.run(lambda: self._audit.step(step))
@@ -326,7 +343,7 @@ class Watch:
         except LedgerError as error:
             await self._refused(error)
             # the outcome is lost with the failed step; the judge asks again for what it did not get
-            return Outcome([], None, None, None) if await self._flush(refused=True) else None
+            return Outcome([], None, None, {}, None) if await self._flush(refused=True) else None
         self._unwritten = False
         return outcome
 
@@ -353,10 +370,10 @@ class Watch:
         """Say why the ledger was not written, in its status, too, if that can be: it takes but a page."""
         self._report(error)
         with suppress(LedgerError):
-            await self._thread.run(partial(self._audit.tell, self._problem, _now()))
+            await self._thread.run(partial(self._audit.tell, self._problem, self._clock.now()))
 
     def _notice(self, reason: GapReason) -> None:
-        self._notices.append(Notice(reason, _now()))
+        self._notices.append(Notice(reason, self._clock.now()))
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, but not beyond a stop."""
@@ -364,6 +381,19 @@ class Watch:
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     # what is said: once, when it changes
+
+    def _foremost_problem(self) -> str | None:
+        """Return the one thing that `status` should tell."""
+        away, refusing = self._canaries.away, self._canaries.refusing
+        if self._problem is None and away:
+            nodes = ", ".join(f"{node} ({why})" for node, why in away.items())
+            return f"Cannot reach {nodes}: what happens through it is not seen, and nothing is claimed meanwhile"
+        if self._problem is None and refusing:
+            return (
+                f"{', '.join(refusing)} takes no publishes (memory or disk alarm? rabbitmqctl status):"
+                " no verdicts until it does"
+            )
+        return self._problem or self._clock.problem
 
     def _connected(self) -> None:
         log.info("Reading the firehose", extra={"broker": str(self._endpoint), "version": self._broker})
@@ -407,7 +437,3 @@ async def end(tasks: Sequence[asyncio.Future[None]]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # so that nobody complains that it was never looked at
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

@@ -34,7 +34,7 @@ class MessageRow(NamedTuple):
     size: int  # bytes of the body
     trace_context: str | None  # the W3C traceparent header
     published_at: int  # microseconds since the epoch
-    time_source: str  # how exact published_at is: "arrival" (when the auditor saw it)
+    time_source: str  # how exact published_at is: a `TimeSource`
     correlation_id: str | None = None  # the property of that name
 
 

@@ -51,6 +51,10 @@ class Gap:
         """Whether the gap overlaps a span of time."""
         return (self.from_at is None or self.from_at < to_at) and (self.to_at is None or self.to_at > from_at)
 
+    def reaches(self, since: int | None) -> bool:
+        """Whether a span that begins at `since` goes on where this gap is, or ends."""
+        return since is not None and (self.from_at is None or self.from_at <= since) and since <= (self.to_at or since)
+
 
 class Gaps:
     """Opens and closes the gaps of one vhost."""
@@ -58,6 +62,12 @@ class Gaps:
     def __init__(self, open_gap: Gap | None = None) -> None:
         """Start with the gap that the ledger has open, if it has one."""
         self._open = open_gap
+        self._proven: Gap | None = None
+
+    @property
+    def proven(self) -> Gap | None:
+        """The last gap that was over when it was found."""
+        return self._proven
 
     @property
     def open(self) -> Gap | None:
@@ -78,15 +88,24 @@ class Gaps:
                 self._open.reason = reason
         return self._open
 
-    def missed(self, since: int | None, at: int, new_id: Callable[[], int]) -> Gap | None:
-        """Take in that canaries published between `since` and `at`, both of which came back, did not.
+    def missed(self, reason: GapReason, since: int | None, at: int, new_id: Callable[[], int]) -> Gap | None:
+        """Take in that events between the canaries published at `since` and `at`, which came back, did not.
 
-        Returns the gap that this proves; None when it is the beginning of the one that lasts.
+        Returns the gap that this proves, be it the last one, grown; None when it is part of the one that lasts.
         """
-        if self._open is None:
-            return Gap(new_id(), GapReason.BLIND, since, noticed_at=at, to_at=at)
-        self._open.began = True
-        return None
+        gap, proven = self._open, self._proven
+        if gap is not None:
+            gap.began = True
+            if gap.reason is GapReason.BLIND:
+                gap.reason = reason
+            if since is None or (gap.from_at is not None and since < gap.from_at):
+                gap.from_at = since
+            return None
+        if proven is not None and proven.reason is reason and proven.to_at is not None and proven.reaches(since):
+            proven.to_at = max(at, proven.to_at)
+        else:
+            self._proven = proven = Gap(new_id(), reason, since, noticed_at=at, to_at=at)
+        return proven
 
     def sighted(self, at: int) -> Gap | None:
         """Take in that the canary published `at` came back; return the gap if that has changed it."""

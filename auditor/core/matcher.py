@@ -34,6 +34,7 @@ from auditor.core.flows import Flow, FlowTable, retired
 from auditor.core.hops import OPEN, Reason, State
 from auditor.core.identity import identify
 from auditor.core.judge import Judge
+from auditor.core.times import Times
 
 _MAX_TRACE_CONTEXT = 256  # characters; a W3C traceparent of version 00 has 55
 _MAX_WAITING = 100_000  # orphans that wait for their publish; past it the oldest stop waiting, about 50 MB
@@ -51,6 +52,7 @@ class _Orphan(NamedTuple):
 
     id: int
     received_at: int
+    at: int  # when it happened, as far as that is known
     redelivered: bool
     user: str
     connection: str
@@ -76,6 +78,7 @@ class Matcher:
         reinspect: int,
         overtake_margin: int,
         max_open_hops: int,
+        times: Times,
     ) -> None:
         self._vhost = vhost
         self._flows = flows
@@ -85,6 +88,7 @@ class Matcher:
         self._max_open_hops = max_open_hops
         self._book = Book(stored, self._flow_of)
         self.judge = Judge(self._book, reinspect=reinspect, overtake_margin=overtake_margin)
+        self._times = times
         self._epoch: int | None = None
         self._waiting: OrderedDict[int, tuple[int, str]] = OrderedDict()  # orphan id -> key, oldest first
         self._orphans: dict[tuple[int, str], list[_Orphan]] = {}
@@ -108,7 +112,9 @@ class Matcher:
             self.judge.expect(hop)
         for row in orphans:
             # whether it came from a stream is not stored
-            waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection, overtakes=False)
+            waiting = _Orphan(
+                row.id, row.received_at, row.received_at, row.redelivered, row.user, row.connection, overtakes=False
+            )
             self._await_publish((row.identity, row.queue), waiting)
 
     def see(self, event: TraceEvent) -> None:
@@ -118,9 +124,13 @@ class Matcher:
         else:
             self._delivered(event)
 
-    def advance(self, watermark: int) -> None:
-        """Take in that the watermark has moved: a canary's trace event stood at this place among the others."""
+    def advance(self, watermark: int, *, newest: int | None, upcoming: int | None) -> None:
+        """Take in that a canary's trace event stood at this place among the others, and where the watermark is now.
+
+        `newest` and `upcoming`: see `Times.advance`.
+        """
         self._epoch = watermark
+        self._times.advance(newest, upcoming)
         while self._waiting:
             key = next(iter(self._waiting.values()))
             if self._orphans[key][0].received_at + self._orphan_wait >= watermark:
@@ -167,8 +177,9 @@ class Matcher:
         priority = event.properties.priority or 0
         sender = targets[0][1] if targets else flows[0]
         fields = sender.extract(event)
+        published_at, time_source = self._times.published(event.received_at, event.properties.headers)
         message = Message(
-            self._new_message(), identity, event.exchange, priority, event.received_at, self._epoch,
+            self._new_message(), identity, event.exchange, priority, published_at, self._epoch,
             fingerprint(event.properties.headers), len(targets),
         )  # fmt: skip
         traceparent = event.properties.headers.get("traceparent")
@@ -192,8 +203,8 @@ class Matcher:
                 priority,
                 len(event.body),
                 traceparent[:_MAX_TRACE_CONTEXT] if isinstance(traceparent, str) else None,
-                event.received_at,
-                "arrival",
+                published_at,
+                time_source,
                 None if correlation is None else text(correlation),
             )
         )
@@ -235,8 +246,9 @@ class Matcher:
         identity = identify(event.vhost, event.properties, event.body)
         hop = self._find(event, identity, died)
         if hop is not None:
+            at = self._times.delivered(event.received_at)
             overtakes = not event.redelivered and _STREAM not in event.properties.headers
-            self._deliver(hop, event.received_at, event.redelivered, event.user, event.connection, overtakes)
+            self._deliver(hop, at, event.received_at, event.redelivered, event.user, event.connection, overtakes)
         else:
             self._orphan(event, identity, flow)
 
@@ -316,9 +328,13 @@ class Matcher:
         candidates = [*delivered, *waiting] if death.reason in AFTER_DELIVERY else [*waiting, *delivered]
         return candidates[0] if candidates else None
 
-    def _deliver(self, hop: Hop, at: int, redelivered: bool, user: str, connection: str, overtakes: bool) -> None:
+    def _deliver(
+        self, hop: Hop, at: int, received_at: int, redelivered: bool, user: str, connection: str, overtakes: bool
+    ) -> None:
         """Record a delivery of a hop; an awaited hop is closed by it if the consumer is the flow's receiver."""
         wait = at - hop.message.published_at
+        if wait < 0 and at != received_at:
+            wait = 0  # its time is an estimate
         hop.attempts += 1
         self._book.touch(hop)
         self._deliveries.append(
@@ -357,7 +373,8 @@ class Matcher:
         )
         self._new_orphans[row.id] = row
         overtakes = not event.redelivered and _STREAM not in event.properties.headers
-        waiting = _Orphan(row.id, row.received_at, row.redelivered, row.user, row.connection, overtakes)
+        at = self._times.delivered(row.received_at)
+        waiting = _Orphan(row.id, row.received_at, at, row.redelivered, row.user, row.connection, overtakes)
         self._await_publish((identity, event.queue), waiting)
 
     def _await_publish(self, key: tuple[int, str], orphan: _Orphan) -> None:
@@ -392,7 +409,9 @@ class Matcher:
             orphan = self._next_orphan(key)
             if self._new_orphans.pop(orphan.id, None) is None:
                 self._adopted.append(orphan.id)
-            self._deliver(hop, orphan.received_at, orphan.redelivered, orphan.user, orphan.connection, orphan.overtakes)
+            self._deliver(
+                hop, orphan.at, orphan.received_at, orphan.redelivered, orphan.user, orphan.connection, orphan.overtakes
+            )
             if waiting and not waiting[0].redelivered:
                 break
 

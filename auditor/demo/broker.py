@@ -63,19 +63,28 @@ class PrivateBroker(Broker):
     Only a process killed with SIGKILL leaves the node's folder behind; the node itself dies with it even then.
     """
 
-    def __init__(self, wrapper: Sequence[str] = (), *, advanced: str = "[].\n", progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        wrapper: Sequence[str] = (),
+        *,
+        advanced: str = "[].\n",
+        beside: PrivateBroker | None = None,
+        progress: Progress = silent,
+    ) -> None:
         """`wrapper` is a command put before RabbitMQ's own; it must run them in place and see the temporary folder.
 
-        `advanced` is what its advanced.config holds.
+        `advanced` is what its advanced.config holds. `beside` is a node that was started, and that this one can
+        `join`; it must be closed after this one.
         """
         super().__init__(
             origin="a private node of " + shlex.join([*wrapper, self._program("rabbitmq-server", wrapper)])
         )
         self.host = _HOST
         self.user = "administrator"
-        self.password = secrets.token_urlsafe(24)
+        self.password = secrets.token_urlsafe(24) if beside is None else beside.password
         self._wrapper = list(wrapper)
         self._advanced = advanced
+        self._beside = beside
         self._progress = progress
         self._folder: Path | None = None
         self._environment: dict[str, str] = {}
@@ -100,7 +109,7 @@ class PrivateBroker(Broker):
         if self._folder is None:
             self._prepare()
         self._progress(f"starting {self.origin}")
-        if self._epmd is None:
+        if self._epmd is None and self._beside is None:
             self._epmd = self._child("epmd", "-address", _HOST, "-port", self._environment["ERL_EPMD_PORT"])
             self._wait_for_epmd()
         self._node = self._child("rabbitmq-server")
@@ -115,6 +124,18 @@ class PrivateBroker(Broker):
                 hint="If a port was taken in that moment (eaddrinuse), trying again helps.",
             ) from error
         self._progress(f"RabbitMQ {self.version} is ready at {self.amqp_url}")
+
+    def join(self) -> None:
+        """Make one cluster with the node beside; what this one had is gone."""
+        assert self._beside is not None, "there is no other node"
+        self.ctl("stop_app")
+        self.ctl("join_cluster", self._beside.name)
+        self.ctl("start_app")
+
+    @property
+    def name(self) -> str:
+        """What Erlang calls the node."""
+        return self._environment["RABBITMQ_NODENAME"]
 
     def stop(self) -> None:
         """End the node in order; it can be started again."""
@@ -197,8 +218,12 @@ class PrivateBroker(Broker):
         plugins = folder / "enabled_plugins"
         plugins.write_text("[rabbitmq_management].\n")
         cookie = folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(
+            secrets.token_hex(16) if self._beside is None else (self._beside.folder / cookie.name).read_text()
+        )
         cookie.chmod(0o400)  # Erlang refuses one that others may read
+        if self._beside is not None:
+            epmd_port = int(self._beside._environment["ERL_EPMD_PORT"])
         # Nothing is inherited: whatever there is for another node (RABBITMQ_*, ERL_*) is not meant for this one. Each
         # path is named, since RabbitMQ looks under /etc and /var for those that are not.
         self._environment = {

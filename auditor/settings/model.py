@@ -30,6 +30,7 @@ class Management(Section):
     """The broker's management API: switches the firehose on and finds out why it is off."""
 
     url: str = ""  # http://HOST:PORT or https://HOST:PORT; empty: not used
+    nodes: list[str] = []  # the same of the cluster's other nodes: each switches its own firehose only
     user: str = ""  # empty: the broker's
     password: SecretStr | None = None  # none: the broker's
     ca_file: FilePath | None = None  # PEM; none: the system's authorities
@@ -41,6 +42,13 @@ class Management(Section):
             address(value, HTTP, "broker.management")
         return value.rstrip("/")
 
+    @field_validator("nodes")
+    @classmethod
+    def _check_nodes(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if value and not info.data.get("url"):
+            raise ValueError("broker.management.url beside them")
+        return [cls._check_url(url) for url in value]
+
 
 class Broker(Section):
     """The broker whose firehose is read."""
@@ -48,6 +56,7 @@ class Broker(Section):
     url: str = "amqp://127.0.0.1:5672"
     user: str = "guest"
     password: SecretStr = SecretStr("guest")
+    nodes: list[str] = []  # URLs of the cluster's other nodes
     vhosts: list[Name] = Field(default=["/"], min_length=1)
     ca_file: FilePath | None = None  # PEM; none: the system's authorities
     cert_file: FilePath | None = None  # PEM; the auditor's own certificate, where the broker asks for one
@@ -60,6 +69,14 @@ class Broker(Section):
     @classmethod
     def _check_url(cls, value: str) -> str:
         address(value, AMQP, "broker")
+        return value
+
+    @field_validator("nodes")
+    @classmethod
+    def _check_nodes(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        urls = [*([info.data["url"]] if "url" in info.data else []), *value]
+        if len({address(url, AMQP, "broker")[:2] for url in urls}) != len(urls):
+            raise ValueError("each node once, and not the one of broker.url again")
         return value
 
     @field_validator("vhosts")
@@ -77,9 +94,9 @@ class Broker(Section):
         return value
 
     @property
-    def address(self) -> Address:
-        """Host, port and TLS as the URL has them."""
-        return address(self.url, AMQP, "broker")
+    def addresses(self) -> list[Address]:
+        """Host, port and TLS of each node as its URL has them, the one of `url` first."""
+        return [address(url, AMQP, "broker") for url in (self.url, *self.nodes)]
 
     @property
     def management_user(self) -> str:
@@ -102,6 +119,7 @@ class Tap(Section):
     )  # bound of the trace queue; what is beyond it is dropped and becomes a gap
     bind: Literal["auto", "all"] = "auto"  # auto: only what the flows need
     enable_firehose: bool = True
+    broker_timestamps: bool = False  # whether the broker itself writes the time into each message
     consumer: Literal["fast", "plain"] = "fast"  # plain: by the client library alone; a way back
     batch_events: int = Field(default=4000, ge=1, le=50_000)
     batch_linger: Seconds = Field(default=0.05, le=10)  # how long a batch waits to fill

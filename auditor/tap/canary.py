@@ -17,6 +17,7 @@ class Sighting(NamedTuple):
 
     number: int
     at: int  # when it was published, microseconds since the epoch
+    node: str = ""  # the node it was published through, as the settings name it: "10.0.0.5:5672"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Canary:
 
     async def publish(self, channel: AbstractChannel, sighting: Sighting, limit: float) -> None:
         """Publish a canary; TimeoutError after `limit` seconds, when the broker takes no publishes."""
-        body = json.dumps({"auditor": self.auditor, "number": sighting.number, "at": sighting.at}).encode()
+        body = json.dumps({"auditor": self.auditor, **sighting._asdict()}).encode()
         exchange = await channel.get_exchange(self.exchange, ensure=False)
         # not mandatory: that nobody takes it is what it is for
         await exchange.publish(aio_pika.Message(body), routing_key="", mandatory=False, timeout=limit)
@@ -42,6 +43,6 @@ class Canary:
             said = json.loads(event.body)
             if said["auditor"] != self.auditor:
                 return None
-            return Sighting(int(said["number"]), int(said["at"]))
+            return Sighting(int(said["number"]), int(said["at"]), str(said.get("node", "")))
         except (ValueError, KeyError, TypeError):
             return None

@@ -22,6 +22,9 @@ from auditor.tap.wire import Splitter
 CONNECTION_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broken connection raises, whatever was being done on it."""
 
+Now = Callable[[], int]
+"""A clock: microseconds since the epoch."""
+
 T = TypeVar("T")
 
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -42,6 +45,11 @@ class Endpoint:
     heartbeat: int = 10  # seconds; a silent peer is noticed after about three
     timeout: float = 10.0  # seconds for connecting, handshake included; aio-pika by itself waits for ever
 
+    @property
+    def node(self) -> str:
+        """The broker node, as it is called in canaries and in what is said to people."""
+        return f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
         return f"{'amqps' if self.tls else 'amqp'}://{self.user}@{self.host}:{self.port} vhost {self.vhost!r}"
 
@@ -57,6 +65,11 @@ class Endpoint:
             query={"heartbeat": str(self.heartbeat), "name": name},
             encoded=False,
         )
+
+
+def wall_clock() -> int:
+    """Return the machine's own time."""
+    return time.time_ns() // 1000
 
 
 async def connect(endpoint: Endpoint, name: str) -> Connection:
@@ -123,12 +136,13 @@ def _hint(error: BaseException) -> str:
 class SplittingReader(asyncio.StreamReader):
     """A stream reader that takes the trace channel's content out of what arrives, and leaves the rest to aiormq."""
 
-    def __init__(self, on_content: Callable[[], None], max_buffered: int) -> None:
+    def __init__(self, on_content: Callable[[], None], max_buffered: int, now: Now) -> None:
         """`on_content` is called when contents were added; reading pauses while they hold over `max_buffered` bytes."""
         super().__init__(limit=_STREAM_LIMIT, loop=asyncio.get_running_loop())
         self.splitter = Splitter()
         self._on_content = on_content
         self._max_buffered = max_buffered
+        self._now = now
         self._socket: Any = None
         self._held: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -143,7 +157,7 @@ class SplittingReader(asyncio.StreamReader):
         """Take in what arrived."""
         splitter = self.splitter
         before = len(splitter.contents)
-        rest = splitter.feed(bytes(data), time.time_ns() // 1000)
+        rest = splitter.feed(bytes(data), self._now())
         if len(splitter.contents) != before:
             self._on_content()
             if splitter.size > self._max_buffered:

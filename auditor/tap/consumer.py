@@ -12,7 +12,15 @@ from aiormq.abc import AbstractChannel as UnderlayChannel
 from aiormq.exceptions import AMQPError, ChannelAccessRefused, ConnectionInternalError
 
 from auditor.errors import BrokerError
-from auditor.tap.connection import CONNECTION_ERRORS, Endpoint, SplittingReader, answer, connect_tap
+from auditor.tap.connection import (
+    CONNECTION_ERRORS,
+    Endpoint,
+    Now,
+    SplittingReader,
+    answer,
+    connect_tap,
+    wall_clock,
+)
 from auditor.tap.wire import Content
 
 
@@ -27,12 +35,18 @@ class Tap:
     then.
     """
 
-    def __init__(self, endpoint: Endpoint, queue: str, *, prefetch: int, max_buffered: int) -> None:
-        """`prefetch` bounds the contents that are not acknowledged, `max_buffered` the bytes that wait to be taken."""
+    def __init__(
+        self, endpoint: Endpoint, queue: str, *, prefetch: int, max_buffered: int, now: Now = wall_clock
+    ) -> None:
+        """`prefetch` bounds the contents that are not acknowledged, `max_buffered` the bytes that wait to be taken.
+
+        `now` tells when a content arrived.
+        """
         self._endpoint = endpoint
         self._queue = queue
         self._prefetch = prefetch
         self._max_buffered = max_buffered
+        self._now = now
         self._wake = asyncio.Event()
         self._wanted = 1  # contents that are worth waking for
         self._contents: list[Content] = []  # what has arrived; `batch` takes it
@@ -159,7 +173,7 @@ class Tap:
     # these three are what makes it the fast lane; `auditor.tap.plain` does them otherwise
 
     async def _connect(self, name: str) -> Connection:
-        self._reader = SplittingReader(self._on_content, self._max_buffered)
+        self._reader = SplittingReader(self._on_content, self._max_buffered, self._now)
         self._contents = self._reader.splitter.contents
         return await connect_tap(self._endpoint, name, self._reader)
 

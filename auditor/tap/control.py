@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aio_pika.abc import AbstractChannel
 from aio_pika.connection import Connection
@@ -12,38 +13,46 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from auditor.errors import BrokerError
 from auditor.tap.canary import Canary, Sighting
-from auditor.tap.connection import Endpoint, connect
+from auditor.tap.connection import Endpoint, Now, connect, wall_clock
 from auditor.tap.inspection import Inspector
-from auditor.tap.topology import (
-    broker_version,
-    declare_canary_exchange,
-    declare_trace_queue,
-)
+from auditor.tap.topology import broker_version, declare_canary_exchange, declare_trace_queue
 
 LIMIT = 10.0  # seconds that one canary or one inspection may take
 _POLL = 0.1  # seconds between two looks into a queue
 
 
+class Declared(NamedTuple):
+    """What had to be made."""
+
+    exchange: bool  # the canaries': the broker was restarted, unless this is the first time
+    queue: bool  # the trace queue
+
+
 class Control:
     """An open control connection, made by `open`. Whatever it is asked raises CONNECTION_ERRORS once it is gone."""
 
-    def __init__(self, connection: Connection, channel: AbstractChannel) -> None:
+    def __init__(self, connection: Connection, channel: AbstractChannel, now: Now) -> None:
         self._connection = connection
+        self._now = now
         self._channel = channel
         self.version = broker_version(connection)
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, name: str) -> Control:
-        """Connect; BrokerError says why it failed."""
+    async def open(cls, endpoint: Endpoint, name: str, now: Now = wall_clock) -> Control:
+        """Connect; BrokerError says why it failed. `now` tells when an inspection was made."""
         connection = await connect(endpoint, name)
         channel = connection.channel(publisher_confirms=False)
         await channel.initialize(timeout=LIMIT)
-        return cls(connection, channel)
+        return cls(connection, channel, now)
 
-    async def declare(self, canary_exchange: str, queue: str, keys: Sequence[str], max_bytes: int) -> bool:
-        """Make sure of the canaries' exchange and the trace queue; True when the queue had to be made."""
-        await declare_canary_exchange(self._channel, canary_exchange)
-        return await declare_trace_queue(self._connection, queue, keys, max_bytes)
+    async def declare(self, canary_exchange: str, queue: str, keys: Sequence[str], max_bytes: int) -> Declared:
+        """Make sure of the canaries' exchange, and of the trace queue and its bindings; tell what had to be made."""
+        exchange = await self.declare_exchange(canary_exchange)
+        return Declared(exchange, await declare_trace_queue(self._connection, queue, keys, max_bytes))
+
+    async def declare_exchange(self, canary_exchange: str) -> bool:
+        """Make sure of the canaries' exchange; True when it had to be made."""
+        return await declare_canary_exchange(self._connection, canary_exchange)
 
     async def send(self, canary: Canary, sighting: Sighting) -> None:
         """Publish a canary; TimeoutError when the broker takes no publishes."""
@@ -51,7 +60,7 @@ class Control:
 
     def inspector(self) -> Inspector:
         """Return one that looks at queues; two jobs that do so at one time want one each."""
-        return Inspector(self._connection, LIMIT)
+        return Inspector(self._connection, LIMIT, self._now)
 
     async def take_one(self, queue: str, seconds: float) -> bool:
         """Take a message out of a queue, waiting so long for one; for a queue of our own making only."""

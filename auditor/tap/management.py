@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from auditor.errors import BrokerError
+from auditor.tap.topology import TRACE_EXCHANGE
 
 _TIMEOUT = 20.0  # seconds; deleting a vhost with many queues takes a few
 _MAX_REFUSAL = 500  # bytes of a refusal that are worth showing
@@ -108,6 +109,15 @@ class Management:
                 up = all(word == "running" for word in state.values())
                 return (int(count), tuple(sorted(state))) if up and count is not None else None
         return None
+
+    def node(self) -> str:
+        """Return the name of the answering node, such as "rabbit@host"."""
+        return str(self.call("GET", "overview", expected=dict).get("node", self.url))
+
+    def binding_keys(self, vhost: str, queue: str) -> set[str]:
+        """Return the keys by which a queue is bound to the trace exchange; Missing when there is no such queue."""
+        bindings = self.call("GET", "queues", vhost, queue, "bindings", expected=list)
+        return {one["routing_key"] for one in bindings if isinstance(one, dict) and one.get("source") == TRACE_EXCHANGE}
 
     def server_time(self) -> float:
         """Return the broker's clock, seconds since the epoch, to the second."""

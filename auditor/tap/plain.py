@@ -9,7 +9,6 @@ What the library cannot read cannot be read here either, and ends the connection
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -67,7 +66,7 @@ class PlainTap(Tap):
 
     async def _take(self, message: DeliveredMessage) -> None:
         try:
-            self._contents.append(to_content(message, time.time_ns() // 1000))
+            self._contents.append(to_content(message, self._now()))
         except Exception as error:
             # the library would only log it, and with the next batch the event would be acknowledged
             self._on_close(None, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import aio_pika
@@ -51,7 +51,7 @@ async def declare_trace_queue(
     """
     version = broker_version(connection)
     try:
-        made = not await _exists(connection, queue)
+        made = await _missing(connection, lambda channel: channel.declare_queue(queue, passive=True))
         async with connection.channel() as channel:
             if made:
                 declared = await channel.declare_queue(
@@ -74,25 +74,32 @@ async def declare_trace_queue(
     return made
 
 
-async def _exists(connection: AbstractConnection, queue: str) -> bool:
+async def declare_canary_exchange(connection: AbstractConnection, exchange: str) -> bool:
+    """Make sure that the canaries' exchange is there; True when it had to be made.
+
+    It has no queues: a canary lives in its trace event only. And it is not durable: gone, the broker was restarted.
+    """
+    try:
+        made = await _missing(connection, lambda channel: channel.get_exchange(exchange))
+        async with connection.channel() as channel:
+            await channel.declare_exchange(exchange, aio_pika.ExchangeType.FANOUT, durable=False, auto_delete=False)
+    except ChannelAccessRefused as error:
+        raise _refused("set up the exchange of the canaries", exchange, error) from error
+    return made
+
+
+async def _missing(connection: AbstractConnection, look: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
+    """Look passively, on a channel of its own: the broker closes it when there is nothing of the name."""
     channel = connection.channel()
     try:
         await channel.initialize()
-        await channel.declare_queue(queue, passive=True)
+        await look(channel)
     except ChannelNotFoundEntity:
-        return False
+        return True
     finally:
         if not channel.is_closed:
             await channel.close()
-    return True
-
-
-async def declare_canary_exchange(channel: AbstractChannel, exchange: str) -> None:
-    """Make sure that the canaries' exchange is there. It has no queues: a canary lives in its trace event only."""
-    try:
-        await channel.declare_exchange(exchange, aio_pika.ExchangeType.FANOUT, durable=False, auto_delete=False)
-    except ChannelAccessRefused as error:
-        raise _refused("set up the exchange of the canaries", exchange, error) from error
+    return False
 
 
 def permissions(queue: str, exchange: str) -> tuple[str, str, str]:

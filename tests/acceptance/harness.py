@@ -113,6 +113,7 @@ class Auditor:
         self.settings = settings(broker, vhost, folder, self.user, self.password)
         configure, write, read = permissions(QUEUE, CANARIES)
         broker.add_user(self.user, self.password, vhost=vhost, configure=configure, write=write, read=read)
+        self.program: tuple[str, ...] = COMMAND
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "auditor.log"
 
@@ -127,7 +128,7 @@ class Auditor:
         self.write_config()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "run", "--config", str(self.config)],
+                [*self.program, "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -43,6 +43,7 @@ class _Audit:
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         pace = Pace(
             canary_interval=microseconds(settings.tap.canary_interval),
+            canary_timeout=microseconds(settings.tap.canary_timeout),
             orphan_wait=microseconds(settings.audit.orphan_wait),
             reinspect=microseconds(settings.audit.reinspect),
         )

@@ -49,7 +49,7 @@ async def control(endpoint: Endpoint, switch: Management) -> AsyncIterator[Contr
     """A control connection; the firehose is on, and the trace queue bound."""
     await asyncio.to_thread(switch.turn_firehose_on, endpoint.vhost)
     async with aclosing(await Control.open(endpoint, "test")) as control:
-        assert await control.declare(CANARIES, QUEUE, ["#"], MAX_BYTES)
+        assert (await control.declare(CANARIES, QUEUE, ["#"], MAX_BYTES)).queue
         yield control
 
 
@@ -118,10 +118,10 @@ async def test_the_trace_queue_is_as_the_version_wants_it(control: Control, vhos
 
 
 async def test_it_is_declared_once_and_left_alone_afterwards(control: Control) -> None:
-    assert not await control.declare(CANARIES, QUEUE, ["#"], MAX_BYTES)
-    assert not await control.declare(CANARIES, QUEUE, ["publish.#"], 2 * MAX_BYTES)
+    assert await control.declare(CANARIES, QUEUE, ["#"], MAX_BYTES) == (False, False)
+    assert await control.declare(CANARIES, QUEUE, ["publish.#"], 2 * MAX_BYTES) == (False, False)
     await control.delete_queue(QUEUE)
-    assert await control.declare(CANARIES, QUEUE, ["#"], MAX_BYTES)
+    assert (await control.declare(CANARIES, QUEUE, ["#"], MAX_BYTES)).queue
 
 
 @pytest.mark.parametrize("missing", ["configure", "write", "read"])

@@ -22,7 +22,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from auditor.demo.management import Management
-from auditor.tap.connection import Endpoint, SplittingReader, connect, connect_tap
+from auditor.tap.connection import Endpoint, SplittingReader, connect, connect_tap, wall_clock
 from auditor.tap.consumer import Tap
 from auditor.tap.management import Management as FirehoseSwitch
 from auditor.tap.topology import broker_version, declare_trace_queue
@@ -63,7 +63,7 @@ class _Consumer:
 
     def __init__(self) -> None:
         self._wake = asyncio.Event()
-        self._reader = SplittingReader(self._wake.set, 1 << 30)
+        self._reader = SplittingReader(self._wake.set, 1 << 30, wall_clock)
         self._channel: AbstractChannel | None = None
 
     async def open(self, endpoint: Endpoint) -> Connection:

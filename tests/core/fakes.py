@@ -18,12 +18,15 @@ from auditor.core.gaps import Gap
 from auditor.core.hops import OPEN, State
 from auditor.core.judge import Inspection
 from auditor.core.matcher import Matcher
+from auditor.core.times import Times
 
 SECOND = 1_000_000
 DEADLINE = 10 * SECOND
 ORPHAN_WAIT = 5 * SECOND
 REINSPECT = 30 * SECOND
 OVERTAKE_MARGIN = 3 * SECOND
+BEHIND = 3 * SECOND
+FAR_BEHIND = 10 * SECOND
 
 
 class FakeLedger:
@@ -138,7 +141,9 @@ class Audit:
         ledger: FakeLedger | None = None,
         reinspect: int = REINSPECT,
         max_open_hops: int = 50_000,
+        broker_timestamps: bool = False,
     ) -> None:
+        self.broker_timestamps = broker_timestamps
         self.flows = FlowTable(flows or [make_flow()])
         self.ledger = ledger or FakeLedger()
         self.reinspect = reinspect
@@ -158,6 +163,7 @@ class Audit:
             reinspect=self.reinspect,
             overtake_margin=OVERTAKE_MARGIN,
             max_open_hops=self.max_open_hops,
+            times=Times(behind=BEHIND, far_behind=FAR_BEHIND, broker_timestamps=self.broker_timestamps),
         )
         since = int(self.watermark * SECOND) - ORPHAN_WAIT
         hops = self.ledger.open_hops()[-self.max_open_hops :]
@@ -168,9 +174,13 @@ class Audit:
         for event in events:
             self.matcher.see(event)
 
-    def advance(self, watermark: float) -> None:
+    def advance(self, watermark: float, newest: float | None = None, upcoming: float | None = None) -> None:
         self.watermark = watermark
-        self.matcher.advance(int(watermark * SECOND))
+        self.matcher.advance(
+            int(watermark * SECOND),
+            newest=None if newest is None else int(newest * SECOND),
+            upcoming=None if upcoming is None else int(upcoming * SECOND),
+        )
 
     def due(self, horizon: float, *, margin: float = 0) -> list[str]:
         return self.matcher.judge.due(int(horizon * SECOND), int((horizon + margin) * SECOND))

@@ -57,7 +57,7 @@ def test_noticed_again_it_goes_on_and_only_later_canaries_end_it() -> None:
 
 
 def test_canaries_that_never_came_back_are_a_gap_though_nobody_noticed() -> None:
-    gap = Gaps().missed(100, 130, lambda: 7)
+    gap = Gaps().missed(GapReason.BLIND, 100, 130, lambda: 7)
     assert gap is not None
     assert (gap.id, gap.from_at, gap.to_at) == (7, 100, 130)
 
@@ -66,7 +66,7 @@ def test_a_canary_behind_missing_ones_does_not_move_the_beginning() -> None:
     gaps = Gaps()
     gap = gaps.notice(GapReason.BLIND, at=150, since=100, new_id=lambda: 1)
     gaps.sighted(110)
-    assert gaps.missed(110, 130, lambda: 2) is None, "it is the one that lasts"
+    assert gaps.missed(GapReason.BLIND, 110, 130, lambda: 2) is None, "it is the one that lasts"
     assert gaps.sighted(130) is None
     assert gap.from_at == 110
     gaps.sighted(151)
@@ -86,3 +86,24 @@ def test_a_gap_of_the_last_run_goes_on() -> None:
     assert gaps.open is stored
     assert gaps.sighted(201) is stored
     assert stored.to_at == 201
+
+
+def test_gaps_that_join_are_one() -> None:
+    gaps = Gaps()
+    numbers = iter(range(10)).__next__
+    first = gaps.missed(GapReason.OVERFLOW, 100, 130, numbers)
+    assert gaps.missed(GapReason.OVERFLOW, 120, 140, numbers) is first is gaps.proven
+    assert gaps.missed(GapReason.OVERFLOW, 140, 150, numbers) is first
+    assert first is not None
+    assert (first.id, first.from_at, first.to_at) == (0, 100, 150)
+    assert gaps.missed(GapReason.BLIND, 150, 160, numbers) is not first, "another reason"
+    assert gaps.missed(GapReason.BLIND, 161, 170, numbers) is gaps.proven
+    assert gaps.proven is not None
+    assert (gaps.proven.from_at, gaps.proven.to_at) == (161, 170)
+
+
+def test_what_is_missed_while_a_gap_lasts_makes_it_longer_and_gives_it_its_reason() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, at=150, since=100, new_id=lambda: 1)
+    assert gaps.missed(GapReason.OVERFLOW, 90, 140, lambda: 2) is None
+    assert (gap.reason, gap.from_at) == (GapReason.OVERFLOW, 90)

@@ -189,7 +189,7 @@ def watch(
             audit.see(events.pop(0))
             done()
         audit.watermark = at / SECOND
-        audit.matcher.advance(at)
+        audit.matcher.advance(at, newest=at, upcoming=None)
         for look in looks:
             audit.matcher.judge.inspected(look)
         looks.clear()

@@ -93,7 +93,7 @@ def test_the_management_user_is_the_brokers_unless_given(loaded: Load) -> None:
     ],
 )
 def test_the_url_gives_host_port_and_tls(loaded: Load, url: str, address: tuple[str, int, bool]) -> None:
-    assert loaded(f'[broker]\nurl = "{url}"').broker.address == address
+    assert loaded(f'[broker]\nurl = "{url}"').broker.addresses == [address]
 
 
 @pytest.mark.parametrize(

@@ -120,11 +120,11 @@ def in_ledger(path: Path, sessions: Sequence[Sequence[Content]]) -> dict[str, li
         ids=Ids(ledger),
         flows=flow_table(Settings()),
         canary=Canary(exchange="auditor.canary", auditor=QUEUE, user="auditor"),
-        pace=Pace(canary_interval=1_000_000, orphan_wait=5_000_000, reinspect=30_000_000),
+        pace=Pace(canary_interval=1_000_000, canary_timeout=5_000_000, orphan_wait=5_000_000, reinspect=30_000_000),
         max_open_hops=50_000,
         now=RECEIVED_AT,
     )
-    nothing: dict[str, Any] = {name: [] for name in Step._fields} | {"uncounted": None}
+    nothing: dict[str, Any] = {name: [] for name in Step._fields if name not in Step._field_defaults}
     for contents in sessions:
         for at in range(0, len(contents), 10):
             step = {"contents": contents[at : at + 10], "connection": Connection(True), "now": RECEIVED_AT + at}
