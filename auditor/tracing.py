@@ -44,7 +44,7 @@ async def exporting(settings: Settings, ledger: Ledger, thread: AuditThread) -> 
         )
     except (ValueError, OSError) as error:
         raise SettingsError("Spans cannot be exported", on="tracing", why=str(error)) from error
-    address = settings.broker.address
+    address = settings.broker.addresses[0]
     builder = Builder(
         host=address.host,
         port=address.port,

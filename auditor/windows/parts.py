@@ -55,7 +55,7 @@ class Parts:
         attributes = [*self._common]
         if about.stage is not None:
             attributes.append(text("auditor.order.stage", about.stage))
-        if about.time_source == "arrival":  # when the auditor saw it, which is later than it was
+        if about.time_source != "broker":  # when the auditor saw it, which is later than it was, or an estimate
             attributes.append(flag("auditor.time.approximate", True))
         if about.name == "send":
             span = _send(about)
