@@ -27,7 +27,7 @@ demo: $(READY) rabbitmq ## see it work: orders run through a private broker, mes
 	@$(BIN)/auditor demo $(ARGS)
 
 .PHONY: test
-test: $(READY) rabbitmq ## everything that has to hold: format, lint, types, import rule, tests
+test: $(READY) rabbitmq prometheus ## everything that has to hold: format, lint, types, import rule, tests
 	$(call step,format,$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types,$(BIN)/mypy)
@@ -67,3 +67,7 @@ $(READY): pyproject.toml requirements.lock tests/support/make-venv
 .PHONY: rabbitmq
 rabbitmq:
 	@tests/support/get-rabbitmq
+
+.PHONY: prometheus
+prometheus:
+	@tests/support/get-prometheus

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from typing import NamedTuple
 
 from auditor import __version__
 from auditor.core.backlog import Backlog
+from auditor.core.changes import Changes
 from auditor.core.completeness import Completeness, Missing, Reading
 from auditor.core.events import Published, TraceEvent
 from auditor.core.evicted import OpenHops
@@ -33,6 +35,8 @@ from auditor.core.gaps import Gap, GapReason, Gaps
 from auditor.core.judge import Inspection
 from auditor.core.matcher import Matcher
 from auditor.core.seen import Seen
+from auditor.core.stages import Orders
+from auditor.core.tally import Tally
 from auditor.core.times import Times
 from auditor.core.watermark import Watermark
 from auditor.errors import LedgerDamaged
@@ -143,17 +147,21 @@ class VhostAudit:
         max_bytes: int = sys.maxsize,
         broker_timestamps: bool = False,
         sees_all: bool = True,
+        orders: Orders | None = None,
+        tally: Tally | None = None,
     ) -> None:
         """Take up where the ledger stands; `now` is the time of this start, `max_open_hops` as the matcher has it.
 
         `nodes` are those that canaries go through, `max_bytes` the bound of the trace queue, and `broker_timestamps`
         says that the broker itself writes the publish time into each message. `sees_all`: the trace queue gets every
-        publish of the vhost, so that they can be compared with those counted.
+        publish of the vhost, so that they can be compared with those counted. All vhosts share `orders` and `tally`.
         """
         self._vhost = vhost
         self._ledger = ledger
         self._ids = ids
         self._canary = canary
+        self._orders = orders
+        self._tally = tally
         known = ledger.status(vhost)
         self._watermark = Watermark(2 * pace.canary_interval, known.watermark if known else None, nodes)
         self._backlog = Backlog(max_bytes)
@@ -260,14 +268,17 @@ class VhostAudit:
         if watermark is not None and horizon is not None:
             inspect = self._matcher.judge.due(horizon, watermark)
         changes = self._matcher.take()
+        if self._orders is not None:
+            changes.entries = self._orders.see(changes.messages)
         self._totals.orphans += len(changes.orphans) - len(changes.adopted)
         self._totals.undecodable += len(undecodable)
         if step.contents:
             self._totals.last_event_at = step.contents[-1].received_at
-        self._pending = partial(
+        status = self._status(step)
+        write = partial(
             self._ledger.commit,
             changes,
-            status=self._status(step),
+            status=status,
             undecodable=undecodable,
             gaps=[
                 GapRow(gap.id, self._vhost, gap.reason, gap.from_at, gap.to_at, gap.missing) for gap in gaps.values()
@@ -275,6 +286,7 @@ class VhostAudit:
             unconfirmed=self._seen.unconfirmed if step.contents or step.connection.settled else None,
             compared=None if compared == self._compared else compared,
         )
+        self._pending = partial(self._commit, write, changes, status, undecodable)
         self._compared = compared
         self.flush()
         seen = self._watermark
@@ -289,6 +301,14 @@ class VhostAudit:
     def tell(self, problem: str | None, now: int) -> None:
         """Have the ledger's status say what keeps it from being written; LedgerError if even that cannot be."""
         self._ledger.tell(self._vhost, problem, now)
+
+    def _commit(
+        self, write: Callable[[], None], changes: Changes, status: Status, undecodable: list[Undecodable]
+    ) -> None:
+        began = time.perf_counter()
+        write()
+        if self._tally is not None:
+            self._tally.committed(changes, status, undecodable, time.perf_counter() - began)
 
     def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap]) -> list[Undecodable]:
         undecodable = []

@@ -19,8 +19,10 @@ from auditor.canaries import Canaries
 from auditor.clock import FOLLOW, Clock
 from auditor.completeness import NARROW, NO_MANAGEMENT, Counting
 from auditor.core.flows import FlowTable
+from auditor.core.stages import Orders, Recall
+from auditor.core.tally import Tally
 from auditor.errors import LedgerDamaged, LedgerError
-from auditor.flows import binding_keys, flow_table
+from auditor.flows import binding_keys, flow_table, stage_table
 from auditor.ledger.retention import prune
 from auditor.ledger.writer import Ledger
 from auditor.settings import Settings, microseconds
@@ -28,10 +30,12 @@ from auditor.tap.canary import Canary
 from auditor.tap.connection import Endpoint
 from auditor.tap.management import Management
 from auditor.thread import AuditThread
+from auditor.voice import Voice
 from auditor.watch import Watch, WatchSettings, end
 
 log = logging.getLogger(__name__)
 
+_RECENT = 100_000  # messages whose orders are taken into memory at the start: some tenths of a second
 _COLLECT_AFTER = 50_000  # objects more than at the last collection
 _CLOSING = 0.6  # of the time to end in: for the broker to answer; the rest is for the ledger
 
@@ -120,22 +124,30 @@ async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, st
     flows = flow_table(settings)
     ids = await thread.run(lambda: Ids(ledger))
     clock = Clock(await thread.run(lambda: _newest(ledger, settings.broker.vhosts)))
-    watches = [await _watch(settings, vhost, flows, ledger, ids, clock, thread) for vhost in settings.broker.vhosts]
+    orders = await thread.run(partial(_orders, settings, ledger))
+    tally = Tally()
+    voice = await Voice.open(settings, ledger, thread, tally)
+    watches = [
+        await _watch(settings, vhost, flows, ledger, ids, orders, tally, clock, thread)
+        for vhost in settings.broker.vhosts
+    ]
     tasks = [asyncio.create_task(watch.run(), name=f"watch {watch.vhost}") for watch in watches]
-    pruning = asyncio.create_task(_prune(settings, ledger, clock, thread, stopping), name="prune")
-    following = asyncio.create_task(_follow(clock), name="clock")
+    others = [
+        asyncio.create_task(_prune(settings, ledger, clock, thread, stopping), name="prune"),
+        asyncio.create_task(_follow(clock), name="clock"),
+        asyncio.create_task(voice.run(), name="voice"),
+    ]
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
         # a watch ends by itself only by a bug, and then the whole daemon must: half an audit is none
-        await asyncio.wait([*tasks, pruning, following, stop], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*tasks, *others, stop], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        following.cancel()
         stop.cancel()
         for watch in watches:
             watch.stop()
         await asyncio.wait(tasks, timeout=_CLOSING * settings.daemon.shutdown_timeout)
-        await end([*tasks, pruning, following])
-    for task in [*tasks, pruning, following]:
+        await end([*tasks, *others])
+    for task in [*tasks, *others]:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
     for watch in watches:
@@ -162,6 +174,8 @@ async def _watch(
     flows: FlowTable,
     ledger: Ledger,
     ids: Ids,
+    orders: Orders,
+    tally: Tally,
     clock: Clock,
     thread: AuditThread,
 ) -> Watch:
@@ -188,6 +202,8 @@ async def _watch(
         max_bytes=tap.max_bytes,
         broker_timestamps=tap.broker_timestamps,
         sees_all=_sees_all(settings),
+        orders=orders,
+        tally=tally,
     )
     apis = managements(settings)
     return Watch(
@@ -231,6 +247,12 @@ def _counting(settings: Settings, vhost: str, api: Management | None, clock: Clo
 
 def _sees_all(settings: Settings) -> bool:
     return bool({"#", "publish.#"} & set(trace_keys(settings)))
+
+
+def _orders(settings: Settings, ledger: Ledger) -> Orders:
+    orders = Orders(stage_table(settings), Recall(ledger.open_entry, ledger.stages_of))
+    orders.restore(ledger.newest_entries(_RECENT))
+    return orders
 
 
 def endpoints(settings: Settings, vhost: str) -> list[Endpoint]:

@@ -1,4 +1,4 @@
-"""From the settings to the flows that the core knows, and to the trace keys that they need."""
+"""From the settings to the flows and stages that the core knows, and to the trace keys that they need."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fnmatch import translate
 
 from auditor.core.extract import Extract, extractor
 from auditor.core.flows import Flow, FlowTable
+from auditor.core.stages import Stage, StageTable
 from auditor.presets import PRESETS
 from auditor.settings import FlowSettings, Settings, microseconds
 from auditor.sources import compile_sources
@@ -22,6 +23,14 @@ _LONGEST_KEY = 255  # bytes of a routing key
 def flow_table(settings: Settings) -> FlowTable:
     """Make the flows of the settings."""
     return FlowTable(_flow(flow) for flow in settings.flows or [EVERYTHING])
+
+
+def stage_table(settings: Settings) -> StageTable:
+    """Make the stages of the settings."""
+    return StageTable(
+        Stage(stage.name, stage.system, None if stage.deadline is None else microseconds(stage.deadline))
+        for stage in settings.stages
+    )
 
 
 def binding_keys(settings: Settings) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from auditor import __version__
-from auditor.cli import daemon, reading
+from auditor.cli import acknowledging, daemon, reading
 from auditor.demo.command import demo
 from auditor.errors import AuditorError
 
@@ -18,7 +18,7 @@ def auditor() -> None:
     """Audit RabbitMQ: which messages were published and never delivered, and what is the evidence?
 
     `auditor run` is the daemon. It reads the broker's firehose and writes the ledger, one SQLite file. All other
-    commands but `check` and `demo` only read the ledger, whether the daemon runs or not.
+    commands but `check`, `demo` and `ack` only read the ledger, whether the daemon runs or not.
 
     Exit codes: 0 fine; 1 the answer is bad news (lost --fail, check, demo); 2 wrong use or settings; 3 broker or ledger
     out of reach.
@@ -32,6 +32,9 @@ for command in (
     reading.order,
     reading.message,
     reading.hops,
+    reading.orders,
+    reading.stages,
+    acknowledging.ack,
     reading.status,
     reading.coverage,
     demo,

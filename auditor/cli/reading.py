@@ -1,4 +1,4 @@
-"""The commands that read the ledger: lost, order, message, hops, status. They need neither daemon nor broker."""
+"""The commands that read the ledger: lost, order, orders, stages, and so on. They need neither daemon nor broker."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ _HOP = ("published", "age_seconds", "order_id", "message_id", "flow", "queue", "
 _TIMELINE = ("time", "event", "stage", "sender", "exchange", "queue", "state", "reason", "wait_seconds", "message_id")
 _DELIVERY = ("received", "queue", "attempt", "wait_seconds", "redelivered", "consumer_user", "consumer_connection")
 _GAP = ("vhost", "reason", "began", "ended", "seconds", "missing")
+_ORDER = ("order_id", "stage", "system", "entered", "seconds", "due", "stuck", "blind", "acknowledged", "errors")
+_STAGE = (
+    "stage", "system", "entries", "mean_seconds", "median_seconds", "p95_seconds", "max_seconds", "orders_in_it",
+    "longest_now_seconds", "skipped", "repeated", "backwards", "errors",
+)  # fmt: skip
 _BAD_NEWS = 1
 _STALE = 10.0  # seconds; the daemon renews its status every second
 
@@ -178,6 +183,45 @@ def coverage(reader: Reader, *, output: Format) -> None:
     if output == "table" and gaps:
         click.echo("\nNot audited:")
         show(gaps, _GAP, output)
+
+
+@click.command()
+@click.option("--stuck", is_flag=True, help="Only those too long in their stage.")
+@click.option("--stage", metavar="NAME", help="In this stage.")
+@click.option("--system", metavar="NAME", help="In a stage of this system.")
+@click.option("--fail", is_flag=True, help="Exit with 1 if there is any: for scripts and cron.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@formats
+@reads_ledger
+def orders(reader: Reader, *, fail: bool, output: Format, **chosen: Any) -> None:
+    """Show orders that are on their way: the stage that each is in and since when, the longest first.
+
+    Stuck is one that is in its stage for longer than the stage's deadline. Blind means that a span of time since it
+    entered was not audited: it may have gone on unseen.
+
+    
+    auditor orders --stuck
+    auditor orders --stage MANUFACTURING_APPROVED --json
+    """
+    rows = reader.open_orders(**chosen)
+    show(rows, _ORDER, output)
+    if not rows:
+        click.echo("No such order is on its way.", err=True)
+    if rows and fail:
+        sys.exit(_BAD_NEWS)
+
+
+@click.command()
+@formats
+@reads_ledger
+def stages(reader: Reader, *, output: Format) -> None:
+    """Show how long orders are in each stage: mean, median, 95th percentile, and who is in it now."""
+    show(reader.stage_times(), _STAGE, output)
+    if output == "table":
+        done = reader.processing()
+        if done["orders"]:
+            mean = span(done["mean_seconds"])
+            click.echo(f"\nFrom the first stage to the last: {done['orders']:,} orders, {mean} on average")
 
 
 def _aged(row: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
-from auditor.core.changes import HopRow, StoredHop
+from auditor.core.changes import HopRow, Move, StoredHop
 from auditor.core.evicted import NEVER, PAGE, Evicted, OpenHops, Place, Stored, Unstored
 from auditor.core.flows import Flow
 from auditor.core.hops import OPEN, Reason, State, check_move
@@ -105,6 +105,7 @@ class Book:
         self._followed = False  # whether a page was admitted
         self._numbers: dict[int, int] = {}  # message -> number of its next further hop
         self._changed: dict[Hop, None] = {}
+        self._moves: list[Move] = []
 
     def __len__(self) -> int:
         """How many hops are open, evicted ones included."""
@@ -118,6 +119,7 @@ class Book:
     def add(self, hop: Hop) -> None:
         """Take a new hop in."""
         self._changed[hop] = None
+        self._moves.append((hop.flow.name, hop.queue, None, hop.state, hop.reason, None))
         self._file(hop)
         self._unstored.note(hop.message.id, hop.message.epoch, hop.message.deaths)
 
@@ -247,6 +249,7 @@ class Book:
     def change(self, hop: Hop, state: State, reason: Reason | None, *, event: str) -> None:
         """Move a hop to another state; IllegalMove unless the state table allows it."""
         check_move(hop.state, state, event, hop)
+        self._moves.append((hop.flow.name, hop.queue, hop.state, state, reason, hop.wait))
         was_open = hop.state in OPEN
         hop.state = state
         hop.reason = reason
@@ -283,6 +286,11 @@ class Book:
         self._followed = False
         self._numbers.clear()
         return rows
+
+    def take_moves(self) -> list[Move]:
+        """Return the moves since the last call."""
+        moves, self._moves = self._moves, []
+        return moves
 
     def _file(self, hop: Hop) -> None:
         if hop.state not in OPEN:

@@ -105,6 +105,32 @@ class StoredHop(NamedTuple):
     hops: int  # how many hops the message has
 
 
+class StageEntry(NamedTuple):
+    """An order in a stage: from the message that announces it until the one that announces another."""
+
+    message: int  # MessageRow.id of the first
+    order_id: str
+    stage: str
+    system: str
+    vhost: str
+    entered_at: int
+    previous: int | None = None  # the entry before, by its message
+    left_at: int | None = None  # None: no later stage is known
+    due_at: int | None = None  # when it has taken too long; None: the stage has no deadline
+    steps: int | None = None  # places from the stage before: 1 the next, more skipped some, less than 0 back
+    repeated: bool = False  # it was in this stage before
+    began_at: int | None = None  # when it entered the first of all stages; None: that was not seen
+    open: bool = False  # it is in it, and further stages are expected
+    ends: bool = False  # the stage is the last one
+    errors: int = 0  # messages that announced an error meanwhile
+    error: str | None = None  # the newest
+
+
+Move = tuple[str, str, State | None, State, Reason | None, int | None]
+"""A hop that came into a state: its flow and queue, the state before (None: it is new), the state, the reason, and the
+microseconds from the publish to its first delivery, where that has come. A plain tuple, since each event makes one."""
+
+
 @dataclass(slots=True)
 class Changes:
     """Everything one transaction writes; empty when nothing changed."""
@@ -113,4 +139,6 @@ class Changes:
     hops: list[HopRow] = field(default_factory=list)  # new and changed ones: at most one row a hop
     deliveries: list[DeliveryRow] = field(default_factory=list)
     orphans: list[OrphanRow] = field(default_factory=list)
+    entries: list[StageEntry] = field(default_factory=list)  # new and changed ones: at most one row a message
+    moves: list[Move] = field(default_factory=list)  # not written: what the metrics count
     adopted: list[int] = field(default_factory=list)  # ids of earlier orphans whose publish came after all

@@ -145,6 +145,7 @@ class Matcher:
             deliveries=self._deliveries,
             orphans=list(self._new_orphans.values()),
             adopted=self._adopted,
+            moves=self._book.take_moves(),
         )
         self._messages, self._deliveries, self._new_orphans, self._adopted = [], [], {}, []
         if self._book.at_hand > self._max_open_hops:

@@ -8,6 +8,7 @@ from typing import Any
 
 from auditor.core.hops import Reason, State
 from auditor.demo.faults import DEAD_LETTERS
+from auditor.demo.orders import STAGES
 from auditor.demo.processes import Daemon
 from auditor.demo.report import SeenHop
 from auditor.demo.topology import Place
@@ -17,12 +18,16 @@ from auditor.ledger.queries import Reader
 Row = dict[str, Any]
 
 DEADLINE = 4.0  # seconds; real flows have minutes, but the demo's verdicts are to fall while somebody watches
+STUCK = 6.0  # seconds that an order may be in a stage; none needs one in this hasty factory
 REINSPECT = 2.0  # seconds until a stuck hop's queue is looked at again
 
 
 def settings(url: str, place: Place, ledger: Path, otlp: str) -> str:
     """The auditor.toml of the demo; the password goes by the environment, spans to the OTLP receiver at a base URL."""
     body = 'order_id = ["body:order.id"]\nstage = ["body:order.stage"]\nuser_id = ["body:user"]'
+    *steps, (last, ending) = STAGES.items()
+    stages = [f'[[stages]]\nname = "{name}"\nsystem = "{system}"\ndeadline = "{STUCK:g}s"\n' for name, system in steps]
+    stages.append(f'[[stages]]\nname = "{last}"\nsystem = "{ending}"\n')
     return f"""\
 # The settings of the demo's auditor. config/auditor.toml explains every option.
 
@@ -45,6 +50,10 @@ enabled = true
 protocol = "http/protobuf"
 endpoint = "{otlp}"
 
+[http]
+listen = "127.0.0.1:0"
+
+{chr(10).join(stages)}
 [[flows]]
 name = "shop->crm"
 deadline = "{DEADLINE:g}s"

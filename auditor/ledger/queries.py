@@ -6,16 +6,18 @@ Each call returns the rows of a view of `docs/ledger.md` as dictionaries with th
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from auditor.core.alerts import Labels, Survey
 from auditor.core.hops import AGAINST, OPEN
 from auditor.core.outgoing import message_trace_id, order_key, order_trace_id
 from auditor.core.traceparent import parse
 from auditor.errors import LedgerError
-from auditor.ledger import layout, letters, views
+from auditor.ledger import layout, letters, survey, views
 from auditor.ledger.words import AGAINST_SQL, OPEN_SQL, STATES
 
 Row = dict[str, Any]
@@ -198,6 +200,64 @@ class Reader:
         """Return what was exported, and `waiting`, how many rows of the outbox were not yet."""
         return self._rows("SELECT *, (SELECT count(*) FROM outbox) AS waiting FROM tracing")[0]
 
+    def open_orders(
+        self, *, stuck: bool = False, stage: str | None = None, system: str | None = None, limit: int | None = 100
+    ) -> list[Row]:
+        """Return the orders of which further stages are expected, the one longest in its stage first."""
+        where, values = _where({"stuck = ?": 1 if stuck else None, "stage = ?": stage, "system = ?": system})
+        sql = f"SELECT * FROM open_orders{where} ORDER BY entered_at LIMIT ?"
+        return self._rows(sql, *values, -1 if limit is None else limit)
+
+    def unacknowledged(
+        self,
+        *,
+        since: int | None = None,
+        flow: str | None = None,
+        queue: str | None = None,
+        order: str | None = None,
+        state: str | None = None,
+        reason: str | None = None,
+    ) -> list[tuple[int, int, str]]:
+        """Return message, hop and state of the hops that `lost` would list and that nobody has acknowledged."""
+        where, values = self._filters(since, flow, queue, order, state, reason)
+        known = """(SELECT 1 FROM acknowledged_hops a
+            WHERE a.message = lost.message AND a.hop = lost.hop AND a.state_id = lost.state_id)"""
+        condition = f"{where} AND NOT EXISTS" if where else " WHERE NOT EXISTS"
+        rows = self._rows(f"SELECT message, hop, state FROM lost{condition} {known}", *values)
+        return [(row["message"], row["hop"], row["state"]) for row in rows]
+
+    def stuck_entries(self, *, stage: str | None = None, order: str | None = None) -> list[int]:
+        """Return the entries of stuck orders that nobody has acknowledged."""
+        where, values = _where({"stuck = ?": 1, "acknowledged = ?": 0, "stage = ?": stage, "order_id = ?": order})
+        return [row["message"] for row in self._rows(f"SELECT message FROM open_orders{where}", *values)]
+
+    def stage_times(self) -> list[Row]:
+        """Return one row a stage and system; reads every stage of every order."""
+        return self._rows("SELECT * FROM stage_times ORDER BY stage, system")
+
+    def processing(self) -> dict[str, Any]:
+        """Return how many orders were seen from their first stage to their last, and their mean seconds."""
+        (row,) = self._rows(
+            "SELECT count(*) AS orders, avg(entered_at - began_at) / 1e6 AS mean_seconds FROM stage_entries"
+            " WHERE ends AND began_at IS NOT NULL AND NOT repeated"
+        )
+        return row
+
+    def acknowledgements(self, limit: int | None = 100) -> list[Row]:
+        """Return what operators have acknowledged, newest first."""
+        return self._rows("SELECT * FROM acknowledgement_list LIMIT ?", -1 if limit is None else limit)
+
+    def survey(self, *, pid: int, now: int, since: int, gaps_since: int) -> Survey:
+        """Look at what might have to be told, as `survey.take`."""
+        # a verdict comes after its publish, by the flow's deadline and some seconds
+        first = self._first_message(since - (now - since))
+        found = survey.take(self._ask, pid=pid, now=now, since=since, first_message=first, gaps_since=gaps_since)
+        return found._replace(size=self.size())
+
+    def examples(self, labels: Labels, *, limit: int, seen: int) -> list[Row]:
+        """Return the newest hops, or orders, that an alert is about."""
+        return survey.examples(self._ask, labels, limit=limit, seen=seen)
+
     def size(self) -> int:
         """Return the bytes of the ledger on disk, its log included."""
         return sum(file.stat().st_size for file in (self._path, _log(self._path)) if file.exists())
@@ -231,19 +291,22 @@ class Reader:
         a day, which is why the search is for a day earlier. The caller compares the times of what follows.
         """
         # two queries: for both at once SQLite reads every message
-        (low,) = self._conn.execute("SELECT ifnull(min(id), 0) FROM messages").fetchone()
-        (high,) = self._conn.execute("SELECT ifnull(max(id), 0) + 1 FROM messages").fetchone()
+        low = self._rows("SELECT ifnull(min(id), 0) AS id FROM messages")[0]["id"]
+        high = self._rows("SELECT ifnull(max(id), 0) + 1 AS id FROM messages")[0]["id"]
         while low < high:
             middle = (low + high) // 2
             sql = "SELECT id, published_at FROM messages WHERE id >= ? ORDER BY id LIMIT 1"
-            row = self._conn.execute(sql, (middle,)).fetchone()
-            if row is not None and row["published_at"] < since - _DAY:
-                low = row["id"] + 1
+            rows = self._rows(sql, middle)
+            if rows and rows[0]["published_at"] < since - _DAY:
+                low = rows[0]["id"] + 1
             else:
                 high = middle
         return int(low)
 
     def _rows(self, sql: str, *values: object) -> list[Row]:
+        return self._ask(sql, values)
+
+    def _ask(self, sql: str, values: Sequence[object] | Mapping[str, object]) -> list[Row]:
         try:
             return [dict(row) for row in self._conn.execute(sql, values)]
         except sqlite3.Error as exc:

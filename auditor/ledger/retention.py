@@ -28,11 +28,27 @@ _WINDOW = f"""SELECT m.id, m.published_at,
             FROM hops WHERE message = m.id) END
 FROM messages m WHERE m.id >= ? AND m.id < min(?, (SELECT max(id) FROM messages)) ORDER BY m.id LIMIT ?"""
 
+# Entries whose message went while the order was in the stage, once even verdicts are older.
+_LEFT_OVER = """DELETE FROM stage_entries WHERE message IN (
+    SELECT message FROM stage_entries WHERE message < (SELECT min(id) FROM messages) AND entered_at < ?
+    ORDER BY message LIMIT ?)"""
+
+# An order that is still in a stage keeps its entry.
+_OF_MESSAGES = (
+    ("further_deliveries", "message"),
+    ("acknowledged_hops", "message"),
+    ("stage_entries", "open = 0 AND message"),
+    ("hops", "message"),
+    ("messages", "id"),
+)
+"""Tables and the column with the message's number, before which a further condition may stand."""
+
 _USES: dict[str, dict[str, tuple[str, ...]]] = {
     "names": {
         "messages": ("exchange_id", "routing_key_id", "stage_id", "sender_id", "time_source_id"),
         "hops": ("queue_id", "flow_id"),
         "orphans": ("queue_id", "exchange_id", "stage_id", "flow_id"),
+        "stage_entries": ("stage_id", "system_id", "vhost_id"),
     },
     "clients": {
         "messages": ("client_id",),
@@ -100,7 +116,7 @@ def _messages(ledger: Ledger, healthy_before: int, verdicts_before: int, chunk: 
             old = [id for id, published_at, worst in window if (worst or 0) < 2 and published_at < limits[worst or 0]]
             if old:
                 numbers = json.dumps(old)
-                for table, column in (("further_deliveries", "message"), ("hops", "message"), ("messages", "id")):
+                for table, column in _OF_MESSAGES:
                     conn.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", (numbers,))
                 return len(old)
 
@@ -152,7 +168,7 @@ def _others(ledger: Ledger, healthy_before: int, verdicts_before: int, chunk: in
             sql = f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT ?)"
             if removed := conn.execute(sql, (before, chunk)).rowcount:
                 return removed
-    return 0
+        return conn.execute(_LEFT_OVER, (verdicts_before, chunk)).rowcount
 
 
 def _interned(ledger: Ledger, before: int, chunk: int) -> int:

@@ -196,10 +196,68 @@ def _make(db: Database, statements: str) -> None:
             db.execute(statement)
 
 
+_ORDERS_AND_ALERTS = """
+CREATE TABLE stage_entries (
+    message INTEGER PRIMARY KEY,
+    order_id TEXT NOT NULL,
+    stage_id INTEGER NOT NULL,
+    system_id INTEGER NOT NULL,
+    vhost_id INTEGER NOT NULL,
+    entered_at INTEGER NOT NULL,
+    previous INTEGER,
+    left_at INTEGER,
+    due_at INTEGER,
+    steps INTEGER,
+    repeated INTEGER NOT NULL,
+    began_at INTEGER,
+    open INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    error TEXT
+) STRICT;
+
+CREATE INDEX stage_entries_open ON stage_entries (order_id) WHERE open = 1;
+CREATE INDEX stage_entries_due ON stage_entries (stage_id, due_at, entered_at, system_id, vhost_id) WHERE open = 1;
+
+CREATE TABLE acknowledgements (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    note TEXT NOT NULL,
+    chosen TEXT NOT NULL,
+    hops INTEGER NOT NULL,
+    orders INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE acknowledged_hops (
+    message INTEGER NOT NULL,
+    hop INTEGER NOT NULL,
+    state_id INTEGER NOT NULL,
+    acknowledgement INTEGER NOT NULL,
+    PRIMARY KEY (message, hop)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE acknowledged_entries (
+    message INTEGER PRIMARY KEY,
+    acknowledgement INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE alerts (
+    labels TEXT PRIMARY KEY,
+    alertname TEXT NOT NULL,
+    starts_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    count INTEGER NOT NULL,
+    annotations TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+
 @ledger()
 def first(db: Database) -> None:
     """Make the tables, the fixed names and the views."""
-    _make(db, _TABLES)
+    for tables in (_TABLES, _ORDERS_AND_ALERTS):
+        _make(db, tables)
     fixed = [(number, word) for word, number in (STATES | REASONS).items()] + [(EMPTY_NAME, "")]
     db.conn.executemany("INSERT INTO names (id, name, last_used) VALUES (?, ?, 0)", fixed)
     for name, select in views.VIEWS.items():

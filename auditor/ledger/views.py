@@ -6,24 +6,12 @@ cannot be tempted to start from `names`. Where the order of tables matters, `CRO
 
 from __future__ import annotations
 
+from auditor.ledger import stage_views
+from auditor.ledger.columns import NOW, iso
+from auditor.ledger.columns import client as _client
+from auditor.ledger.columns import name as _name
 from auditor.ledger.layout import BLOCK_BITS
 from auditor.ledger.words import AGAINST_SQL, STATES
-
-_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
-
-
-def _name(column: str, alias: str) -> str:
-    return f"(SELECT name FROM names WHERE id = {column}) AS {alias}"
-
-
-def _client(column: str, field: str, alias: str) -> str:
-    return f"(SELECT {field} FROM clients WHERE id = {column}) AS {alias}"
-
-
-def iso(column: str, alias: str) -> str:
-    """Return SQL for integer microseconds, a column or an expression, as ISO 8601 text in UTC; NULL stays NULL."""
-    date = f"strftime('%Y-%m-%dT%H:%M:%S', ({column}) / 1000000, 'unixepoch')"
-    return f"{date} || printf('.%06dZ', ({column}) % 1000000) AS {alias}"
 
 
 def _routing_key(table: str) -> str:
@@ -37,7 +25,7 @@ _HOP = f"""m.order_id, m.message_id,
     {_name("h.state_id", "state")},
     {_name("h.reason_id", "reason")},
     {iso("m.published_at", "published")},
-    {_NOW} - m.published_at / 1000000 AS age_seconds,
+    {NOW} - m.published_at / 1000000 AS age_seconds,
     {_name("m.exchange_id", "exchange")},
     {_routing_key("m")},
     {_name("m.stage_id", "stage")},
@@ -110,30 +98,6 @@ SELECT order_id, id FROM messages WHERE id >= {_TAIL} AND order_id IS NOT NULL A
 
 _ORDER_MESSAGES = """SELECT f.key AS order_id, f.message
 FROM found f CROSS JOIN messages m ON m.id = f.message WHERE m.order_id = f.key"""
-
-_STAGES = f"""SELECT order_id,
-    {_name("stage_id", "stage")},
-    {_name("sender_id", "system")},
-    {iso("at", "entered")},
-    CASE WHEN until IS NULL THEN {_NOW} - at / 1000000 ELSE (until - at) / 1e6 END AS seconds,
-    until IS NULL AS current,
-    at, message
-FROM (
-    SELECT order_id, stage_id, sender_id, at, message,
-        lead(at) OVER (PARTITION BY order_id ORDER BY at, message) AS until
-    FROM (
-        SELECT o.order_id, m.stage_id, m.sender_id, m.published_at AS at, m.id AS message,
-            lag(m.stage_id) OVER (PARTITION BY o.order_id ORDER BY m.published_at, m.id) AS before
-        FROM order_messages o CROSS JOIN messages m ON m.id = o.message WHERE m.stage_id IS NOT NULL
-    )
-    WHERE before IS NOT stage_id
-)"""
-
-_STAGE_TIMES = """SELECT stage, system, count(*) AS entries, sum(current) AS orders_in_it,
-    avg(CASE WHEN NOT current THEN seconds END) AS mean_seconds,
-    max(CASE WHEN NOT current THEN seconds END) AS max_seconds,
-    max(CASE WHEN current THEN seconds END) AS longest_now_seconds
-FROM stages GROUP BY stage, system"""
 
 _VERDICT_COUNTS = ",\n    ".join(
     f"count(CASE WHEN h.state_id = {number} THEN 1 END) AS {state}" for state, number in STATES.items()
@@ -259,7 +223,7 @@ FROM orphans o"""
 _GAP_LIST = f"""SELECT id, vhost, reason,
     {iso("from_at", "began")},
     {iso("to_at", "ended")},
-    (ifnull(to_at, {_NOW} * 1000000) - from_at) / 1e6 AS seconds,
+    (ifnull(to_at, {NOW} * 1000000) - from_at) / 1e6 AS seconds,
     missing, to_at IS NULL AS open, from_at, to_at
 FROM gaps"""
 
@@ -291,8 +255,7 @@ VIEWS: dict[str, str] = {
     "lost": _LOST,
     "unknown": _UNKNOWN,
     "deliveries": _DELIVERIES,
-    "stages": _STAGES,
-    "stage_times": _STAGE_TIMES,
+    **stage_views.VIEWS,
     "orders": _ORDERS,
     "order_timeline": _ORDER_TIMELINE,
     "flow_health": _FLOW_HEALTH,

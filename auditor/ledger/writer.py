@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from auditor import __version__
-from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StoredHop
+from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow, OrphanRow, StageEntry, StoredHop
 from auditor.core.completeness import Span
 from auditor.core.gaps import GapReason
 from auditor.core.seen import Unconfirmed
 from auditor.errors import LedgerDamaged
-from auditor.ledger import damage, letters, opening, outbox, seen
+from auditor.ledger import damage, letters, opening, orders, outbox, seen
 from auditor.ledger.interning import Clients, Names
 from auditor.ledger.lock import Lock
 from auditor.ledger.lookup import Lookup
@@ -252,6 +252,7 @@ class Ledger:
                 _ORPHANS.run(conn, self._orphan_values(changes.orphans))
             for orphan in changes.adopted:
                 conn.execute("DELETE FROM orphans WHERE id = ?", (orphan,))
+            orders.write(conn, changes.entries, self.names)
             kept = (row._replace(header=row.header[:MAX_HEADER]) for row in undecodable)
             _UNDECODABLE.run(conn, [value for row in kept for value in row])
             _GAPS.run(conn, [value for gap in gaps for value in gap])
@@ -334,6 +335,21 @@ class Ledger:
         """Return the orphans received since then, in order of id."""
         with self._reading():
             return self._lookup.recent_orphans(vhost, since)
+
+    def open_entry(self, order_id: str) -> StageEntry | None:
+        """Return the stage that an order is in, if further ones are expected."""
+        with self._reading():
+            return orders.open_entry(self._conn, order_id)
+
+    def stages_of(self, entry: StageEntry) -> list[str]:
+        """Return the stages that an entry's order was in up to it."""
+        with self._reading():
+            return orders.stages(self._conn, entry)
+
+    def newest_entries(self, messages: int) -> list[StageEntry]:
+        """Return the newest entries of orders that the newest so many messages began, in their order."""
+        with self._reading():
+            return orders.newest(self._conn, messages)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

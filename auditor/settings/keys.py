@@ -27,8 +27,11 @@ def _section(kinds: tuple[Any, ...]) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-OPTIONS = _options(Settings)
-"""Each option by its keys, those of a flow below "flows", and whether it is a secret."""
+LISTS = ("flows", "stages")
+"""The tables that are repeated."""
 
-SINGLE = [keys for keys in OPTIONS if keys[0] != "flows"]
+OPTIONS = _options(Settings)
+"""Each option by its keys, those of a flow below "flows" and of a stage below "stages", and whether it is a secret."""
+
+SINGLE = [keys for keys in OPTIONS if keys[0] not in LISTS]
 """The options that there are once: those that a variable or a file of secrets can stand for."""

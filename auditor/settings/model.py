@@ -14,9 +14,21 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from auditor.presets import PresetName
 from auditor.settings.checks import AMQP, HTTP, Address, Taken, address, at_least, web_address
-from auditor.settings.units import Bytes, FilePath, Name, OwnName, Pattern, Seconds, SourceText
+from auditor.settings.units import (
+    Bytes,
+    FilePath,
+    HttpUrl,
+    LabelName,
+    Listen,
+    Name,
+    OwnName,
+    Pattern,
+    Seconds,
+    SourceText,
+)
 
 MIB = 1024 * 1024
+HOUR = 3600.0
 DAY = 86400.0
 
 
@@ -206,6 +218,61 @@ class Tracing(Section):
         return value
 
 
+class StageSettings(Section):
+    """A stage of an order's life."""
+
+    name: Name
+    system: str = ""  # the one that announces it; empty: whichever does
+    deadline: Seconds | None = None  # how long an order may be in it; none: as long as it takes
+
+
+ORDER_STAGES = [
+    StageSettings(name="INITIATED", system="shop", deadline=DAY),
+    StageSettings(name="FILE_UPLOADED", system="shop", deadline=DAY),
+    StageSettings(name="SUBMITTED", system="shop", deadline=HOUR),
+    StageSettings(name="PRICE_CALCULATED", system="mes", deadline=DAY),
+    StageSettings(name="MANUFACTURING_APPROVED", system="crm", deadline=HOUR),
+    StageSettings(name="MANUFACTURING_STARTED", system="mes", deadline=7 * DAY),
+    StageSettings(name="MANUFACTURING_COMPLETED", system="mes", deadline=DAY),
+    StageSettings(name="PACKAGING", system="mes", deadline=DAY),
+    StageSettings(name="SHIPPED", system="mes", deadline=14 * DAY),
+    StageSettings(name="CLOSED", system="crm"),
+]
+"""The stages of a custom order, from the shop to its end."""
+
+
+class Alerts(Section):
+    """What is told to whom when something is wrong."""
+
+    alertmanagers: list[HttpUrl] = []  # each is told everything
+    webhooks: list[HttpUrl] = []  # get the same JSON, at the address as it stands
+    user: str = ""  # basic authentication, with the password
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")  # bearer authentication
+    ca_file: FilePath | None = None  # PEM; none: the system's authorities
+    cert_file: FilePath | None = None  # PEM; the auditor's own certificate
+    key_file: FilePath | None = None  # PEM; the key to it
+    log: bool = True  # whether alerts are told in the log as well
+    labels: dict[LabelName, str] = {}  # the operator's own, on every alert
+    forget: Seconds = 3 * DAY  # after which a verdict that nobody has acknowledged fires no longer
+    lag: Seconds = 30.0  # how far the watermark may be behind
+    gap: Seconds = HOUR  # for how long a gap is told after it has ended
+    page: str = ""  # where the ledger's pages are, for links; empty: no links
+
+    @field_validator("key_file")
+    @classmethod
+    def _check_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("cert_file") is not None:
+            raise ValueError("the file with the key to alerts.cert_file")
+        return value
+
+
+class Http(Section):
+    """Where metrics and health are to be had."""
+
+    listen: Listen = "127.0.0.1:9464"  # HOST:PORT; port 0 takes a free one; empty: nowhere
+
+
 class Log(Section):
     """What the daemon says about itself, on stderr."""
 
@@ -258,7 +325,10 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     daemon: Daemon = Daemon()
     tracing: Tracing = Tracing()
+    alerts: Alerts = Alerts()
+    http: Http = Http()
     log: Log = Log()
+    stages: list[StageSettings] = Field(default=ORDER_STAGES, max_length=60)
     flows: list[FlowSettings] = []  # none: one flow that takes everything
 
     @classmethod
@@ -272,6 +342,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Leave only the arguments: a test or the demo must not depend on the machine it runs on."""
         return (init_settings,)
+
+    @field_validator("stages")
+    @classmethod
+    def _check_stages(cls, value: list[StageSettings]) -> list[StageSettings]:
+        if len({stage.name for stage in value}) != len(value):
+            raise ValueError("each stage once")
+        return value
 
     @field_validator("flows", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -68,6 +69,39 @@ def _own_name(value: str) -> str:
     return value
 
 
+def _http_url(value: str) -> str:
+    expected = "http://HOST:PORT or https://HOST:PORT"
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(expected) from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{expected} without user and password; they go to options of their own")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(expected)
+    return value.rstrip("/")
+
+
+def _label_name(value: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", value) or value in OWN_LABELS:
+        raise ValueError("a label's name of letters, digits and _, other than the auditor's own")
+    return value
+
+
+def _listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if value and (not host or not port.isdecimal() or int(port) > 65_535):
+        raise ValueError('HOST:PORT, such as "127.0.0.1:9464", or nothing')
+    return value
+
+
+OWN_LABELS = frozenset({"alertname", "severity", "vhost", "flow", "queue", "reason", "stage", "system"})
+"""The labels that the auditor gives its alerts."""
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LabelName = Annotated[str, AfterValidator(_label_name)]
+Listen = Annotated[str, AfterValidator(_listen)]
 Seconds = Annotated[float, BeforeValidator(duration)]
 Bytes = Annotated[int, BeforeValidator(size)]
 Name = Annotated[str, AfterValidator(_name)]

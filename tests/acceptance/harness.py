@@ -81,6 +81,7 @@ def settings(broker: Broker, vhost: str, folder: Path, user: str, password: str)
         "tap": {"canary_interval": CANARY, "canary_timeout": 3.0, "reconnect_min": 0.1, "reconnect_max": 1.0},
         "ledger": {"path": str(folder / "ledger.db")},
         "audit": {"orphan_wait": 1.0, "reinspect": 1.0},
+        "http": {"listen": "127.0.0.1:0"},
         "flows": [{"name": "all", "deadline": DEADLINE}],
     }
 

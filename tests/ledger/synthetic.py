@@ -13,10 +13,12 @@ from random import Random
 
 from auditor.core.changes import Changes, DeliveryRow, HopRow, MessageRow
 from auditor.core.hops import Reason, State
+from auditor.core.stages import Orders, Recall, Stage, StageTable
 from auditor.ledger.writer import Ledger, Status
 
 START = 1_760_000_000_000_000  # microseconds since the epoch
 STEP = 500  # microseconds between two publishes
+HOUR = 3_600_000_000  # microseconds
 STAGES = ("INITIATED", "FILE_UPLOADED", "SUBMITTED", "PRICE_CALCULATED", "MANUFACTURING_APPROVED")
 VERDICTS = (
     (State.LOST, Reason.QUEUE_EMPTY),
@@ -55,6 +57,7 @@ def traffic(messages: int, *, lost: int = 100, first: int = 1, seed: int = 1, ba
     Typical sizes: a UUID as message id, an order id of 12 characters, ten messages an order.
     """
     random = Random(seed)
+    orders = Orders(StageTable(Stage(name, "", HOUR) for name in STAGES), Recall(lambda order: None, lambda entry: []))
     every = max(1, messages // lost) if lost else 0
     for start in range(0, messages, batch):
         changes = Changes()
@@ -98,6 +101,7 @@ def traffic(messages: int, *, lost: int = 100, first: int = 1, seed: int = 1, ba
                 connection = f"10.0.1.{side}:42000 -> 10.0.0.100:5672"
                 changes.deliveries.append(DeliveryRow(number, 0, 1, wait, "mes", connection, False))
             changes.hops.append(hop)
+        changes.entries += orders.see(changes.messages)
         yield changes
 
 

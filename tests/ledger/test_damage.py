@@ -25,8 +25,8 @@ PAGE = 4096
 def tables_trashed(path: Path) -> None:
     """The schema and `status` may still be read, most of the rest may not."""
     with path.open("r+b") as file:
-        file.seek(40 * PAGE)
-        file.write(os.urandom(100 * PAGE))
+        file.seek(80 * PAGE)
+        file.write(os.urandom(80 * PAGE))
 
 
 def schema_trashed(path: Path) -> None:

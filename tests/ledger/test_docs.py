@@ -23,7 +23,7 @@ def conn(tmp_path_factory: pytest.TempPathFactory) -> sqlite3.Connection:
 
 
 def _named(text: str) -> set[str]:
-    return set(re.findall(r"`([a-z_]+)`", text))
+    return set(re.findall(r"`([a-z_0-9]+)`", text))
 
 
 def test_every_table_and_view_has_a_section_that_names_its_columns(conn: sqlite3.Connection) -> None:

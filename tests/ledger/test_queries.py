@@ -16,6 +16,7 @@ import pytest
 
 from auditor.core.changes import Changes
 from auditor.core.hops import Reason, State
+from auditor.core.stages import Orders, Recall, Stage, StageTable
 from auditor.errors import LedgerError
 from auditor.ledger.queries import Reader
 from auditor.ledger.writer import Ledger
@@ -66,6 +67,8 @@ def small(ledger: Ledger) -> Ledger:
         changes.hops.append(row)
         if taken:
             changes.deliveries.append(delivery(number, wait=7000))
+    stages = StageTable([Stage("A", "crm", None), Stage("B", "crm", 3_600_000_000), Stage("C", "crm", None)])
+    changes.entries += Orders(stages, Recall(lambda order: None, lambda entry: [])).see(changes.messages)
     ledger.commit(changes, status=status())
     return ledger
 

@@ -11,13 +11,16 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from auditor.presets import PRESETS
-from auditor.settings import FlowSettings, Settings, load
+from auditor.settings import FlowSettings, Settings, StageSettings, load
 from auditor.settings.keys import SINGLE
 
 SHOWN = Path(__file__).parents[2] / "config" / "auditor.toml"
 OPTION = re.compile(r"#(?=[a-z_]+ = |\[\[?[a-z_.]+\]\]?$)")
 
 EXAMPLES = {  # options without a default, whose value in the file is an example
+    ("alerts", "ca_file"),
+    ("alerts", "cert_file"),
+    ("alerts", "key_file"),
     ("broker", "ca_file"),
     ("broker", "cert_file"),
     ("broker", "key_file"),
@@ -39,6 +42,8 @@ def test_it_loads_as_it_is_and_means_the_defaults() -> None:
 
 def test_it_shows_every_option(uncommented: str) -> None:
     shown = tomllib.loads(uncommented)
+    stages = shown.pop("stages")
+    assert {key for stage in stages for key in stage} == set(StageSettings.model_fields)
     (flow,) = shown.pop("flows")
     assert set(flow) == set(FlowSettings.model_fields)
     assert _leaves(shown) == set(SINGLE)
@@ -51,6 +56,7 @@ def test_it_loads_with_every_option_switched_on(uncommented: str, tmp_path: Path
     for keys in SINGLE:
         if keys not in EXAMPLES:
             assert _value(shown, keys) == _value(defaults, keys), ".".join(keys)
+    assert shown.stages == defaults.stages
     (flow,) = shown.flows
     assert flow.name == "crm->mes"
     preset = PRESETS["generic"]
@@ -66,7 +72,7 @@ def test_every_line_is_short_enough_to_be_read() -> None:
 def _leaves(table: dict[str, Any], above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     leaves: set[tuple[str, ...]] = set()
     for key, value in table.items():
-        leaves |= _leaves(value, (*above, key)) if isinstance(value, dict) else {(*above, key)}
+        leaves |= _leaves(value, (*above, key)) if isinstance(value, dict) and value else {(*above, key)}
     return leaves
 
 
