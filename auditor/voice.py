@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from auditor import __version__, tls
-from auditor.core.alerts import Alert, Board, Cause, News, Patience, Survey, Vhost, causes
+from auditor.core.alerts import WATCHDOG, Alert, Board, Cause, News, Patience, Survey, Vhost, causes
 from auditor.core.tally import Tally
 from auditor.errors import AuditorError, LedgerError
 from auditor.ledger import alerts as kept
@@ -232,7 +232,8 @@ def _recipients(settings: Settings) -> Iterator[Recipient]:
 
 def _log(news: News) -> None:
     for alert in news.began:
-        log.warning("Alert: %s", alert.annotations["summary"], extra=dict(alert.labels))
+        level = logging.INFO if alert.name == WATCHDOG else logging.WARNING  # it fires all the time, and that is well
+        log.log(level, "Alert: %s", alert.annotations["summary"], extra=dict(alert.labels))
     for alert in news.ended:
         log.info("Alert has ended: %s", alert.annotations["summary"], extra=dict(alert.labels))
 

@@ -23,6 +23,9 @@ MAX_QUEUES = 20
 RESOLVED_FOR = 15 * 60_000_000
 """Microseconds for which an alert that has ended is told, as Prometheus does."""
 
+WATCHDOG = "AuditorWatchdog"
+"""The alert that always fires, so that its absence is noticed."""
+
 _HOLD = 3_000_000  # microseconds that the auditor must be blind before it is said: it may just be connecting again
 _STALE = 10_000_000  # microseconds without a step, which is otherwise taken every second
 
@@ -149,7 +152,7 @@ def labels(**values: str) -> Labels:
 
 def _watchdog() -> Cause:
     return Cause(
-        labels(alertname="AuditorWatchdog", severity="none"),
+        labels(alertname=WATCHDOG, severity="none"),
         "The auditor is alive",
         "This alert always fires. When it is missing, no other alert of the auditor can be relied on.",
     )
