@@ -32,6 +32,7 @@ from auditor.tap.management import Management
 from auditor.thread import AuditThread
 from auditor.voice import Voice
 from auditor.watch import Watch, WatchSettings, end
+from auditor.windows.notify import Notifier, notifier
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     ended = threading.Event()
+    service = notifier()
 
     def stop() -> None:
         if not stopping.is_set():
             stopping.set()
+            service.say(STOPPING=1)
             _bound(settings.daemon.shutdown_timeout, ended)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,13 +63,13 @@ async def run(settings: Settings) -> None:
     tame_collector()
     log.info("Auditor %s started", __version__, extra={"ledger": str(settings.ledger.path)})
     with AuditThread() as thread:
-        while not await _audit(settings, thread, stopping):
+        while not await _audit(settings, thread, stopping, service):
             pass
     log.info("Auditor stopped")
     ended.set()
 
 
-async def _audit(settings: Settings, thread: AuditThread, stopping: asyncio.Event) -> bool:
+async def _audit(settings: Settings, thread: AuditThread, stopping: asyncio.Event, service: Notifier) -> bool:
     """Audit until stopped; False when the ledger turned out to be damaged, and the next call will begin another."""
     call = partial(
         Ledger.open,
@@ -85,7 +88,7 @@ async def _audit(settings: Settings, thread: AuditThread, stopping: asyncio.Even
     damaged = False
     try:
         async with tracing.exporting(settings, ledger, thread):
-            await _watch_all(settings, ledger, thread, stopping)
+            await _watch_all(settings, ledger, thread, stopping, service)
     except LedgerDamaged as error:
         log.error("The ledger is damaged", extra={"ledger": str(ledger.path), "why": error.why})
         damaged = True
@@ -120,7 +123,9 @@ def tame_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 10, 100)
 
 
-async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, stopping: asyncio.Event) -> None:
+async def _watch_all(
+    settings: Settings, ledger: Ledger, thread: AuditThread, stopping: asyncio.Event, service: Notifier
+) -> None:
     flows = flow_table(settings)
     ids = await thread.run(lambda: Ids(ledger))
     clock = Clock(await thread.run(lambda: _newest(ledger, settings.broker.vhosts)))
@@ -136,7 +141,9 @@ async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, st
         asyncio.create_task(_prune(settings, ledger, clock, thread, stopping), name="prune"),
         asyncio.create_task(_follow(clock), name="clock"),
         asyncio.create_task(voice.run(), name="voice"),
+        asyncio.create_task(service.keep_alive(partial(thread.run, _nothing)), name="watchdog"),
     ]
+    service.say(READY=1)
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
         # a watch ends by itself only by a bug, and then the whole daemon must: half an audit is none
@@ -154,6 +161,10 @@ async def _watch_all(settings: Settings, ledger: Ledger, thread: AuditThread, st
         await watch.close()
     if not stopping.is_set():
         raise RuntimeError("a watch ended though nobody had asked it to")
+
+
+def _nothing() -> None:
+    """What the audit thread does for the watchdog."""
 
 
 def _newest(ledger: Ledger, vhosts: Sequence[str]) -> int:
