@@ -82,6 +82,10 @@ def _flow(flow: FlowSettings) -> Flow:
         takes=_matcher(flow.queues),
         # an open list of dead-letter queues means that they are not known, not that every queue is one
         dead_letters=_matcher(flow.dead_letter_queues) if flow.dead_letter_queues else lambda queue: False,
+        delayed_exchange=_matcher(flow.delayed_exchanges),
+        delay_queue=_matcher(flow.delay_queues) if flow.delay_queues else lambda queue: False,
+        delay_limit=microseconds(flow.delay_limit),
+        transactional=flow.transactional,
         receives=lambda user, connection: receiver_user(user) and receiver_connection(connection),
         extract=_extract(flow),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from auditor.core.changes import HopRow, Move, StoredHop
 from auditor.core.evicted import NEVER, PAGE, Evicted, OpenHops, Place, Stored, Unstored
@@ -81,6 +81,11 @@ class Hop:
         """When the hop's deadline passes, microseconds since the epoch."""
         return self.message.published_at + self.deadline
 
+    @property
+    def delayed(self) -> bool:
+        """Whether it is to a place where its message is held back on purpose (`auditor.core.delays`)."""
+        return not self.queue or self.flow.delay_queue(self.queue)
+
     def __repr__(self) -> str:
         return f"{self.message.id}/{self.number} to {self.queue!r}"
 
@@ -104,6 +109,7 @@ class Book:
         self._sought: dict[tuple[int, str], int] = {}  # of these none is evicted that is older than the message
         self._followed = False  # whether a page was admitted
         self._numbers: dict[int, int] = {}  # message -> number of its next further hop
+        self._moved: set[Place] = set()  # hops that the ledger has to another queue
         self._changed: dict[Hop, None] = {}
         self._moves: list[Move] = []
 
@@ -213,6 +219,11 @@ class Book:
         self._unfile(hop)
         self._evicted.add(hop.queue, hop.message.id)
 
+    def expected(self, queue: str, until: int) -> int:
+        """Return how many open hops to a queue there are whose publish was read by then, and evicted ones."""
+        hops = chain.from_iterable(map(_newest_first, self._open.get(queue, {}).values()))
+        return sum(1 for hop in hops if hop.message.published_at <= until) + self._evicted.of(queue)
+
     def longest(self, count: int) -> list[Hop]:
         """Return so many open hops, or all there are: the newest of the queue with most of them, then of the next.
 
@@ -257,6 +268,19 @@ class Book:
         if was_open and state not in OPEN:
             self._close(hop)
 
+    def move(self, hop: Hop, queue: str, flow: Flow) -> None:
+        """Have a hop that is at hand, its message having been held back, go to another queue after all."""
+        if hop.state in OPEN:
+            self._unfile(hop)
+        else:
+            self._closed[hop.message.identity, hop.queue].remove(hop)
+        hop.queue = queue
+        hop.deadline += flow.deadline - hop.flow.deadline
+        hop.flow = flow
+        self._moved.add(age(hop))
+        self._changed[hop] = None
+        self._file(hop)
+
     def touch(self, hop: Hop) -> None:
         """Have a hop written that changed in something else than its state."""
         self._changed[hop] = None
@@ -285,6 +309,7 @@ class Book:
         self._sought.clear()
         self._followed = False
         self._numbers.clear()
+        self._moved.clear()
         return rows
 
     def take_moves(self) -> list[Move]:
@@ -333,6 +358,8 @@ class Book:
     def _knows(self, row: StoredHop) -> bool:
         """Whether a stored hop is at hand, open or closed; then the ledger may be behind."""
         place = (row.message, row.number)
+        if place in self._moved:
+            return True
         hops = (*self.open_hops(row.identity, row.queue), *self._closed.get((row.identity, row.queue), ()))
         return any(age(hop) == place for hop in hops)
 

@@ -26,6 +26,10 @@ class Flow:
     publishes: Callable[[str, str, str], bool]  # exchange, user, connection: is such a publish on the flow?
     takes: Callable[[str], bool]  # queue: is it one that the receiver is served from?
     dead_letters: Callable[[str], bool]  # queue: is it one that the flow's dead letters are known to end in?
+    delayed_exchange: Callable[[str], bool]  # exchange: may it hold messages back by their `x-delay`?
+    delay_queue: Callable[[str], bool]  # queue: is it one where messages are to wait until their time is up?
+    delay_limit: int  # microseconds that they wait there at most
+    transactional: bool  # whether publishes may be rolled back, which nothing shows
     receives: Callable[[str, str], bool]  # user, connection: is such a consumer the receiver?
     extract: Extract
 
@@ -43,14 +47,20 @@ class FlowTable:
         self._of_publish = lru_cache(CHOICES)(self._choose_publish)
         self._of_hop = lru_cache(CHOICES)(_choose_hop)
         self._of_queue = lru_cache(CHOICES)(self._choose_queue)
+        self._delay_queue = lru_cache(CHOICES)(self._choose_delay_queue)
 
     def of_publish(self, exchange: str, user: str, connection: str) -> tuple[Flow, ...]:
         """Give the flows that a publish may be on; its queues decide among them."""
         return self._of_publish(exchange, user, connection)
 
-    def of_hop(self, flows: tuple[Flow, ...], queue: str) -> Flow | None:
-        """Give the first of these flows that takes the queue; None when the hop is nobody's."""
+    def of_hop(self, flows: tuple[Flow, ...], queue: str) -> tuple[Flow, int] | None:
+        """Give the first of these flows that takes the queue, and the deadline of a hop to it, microseconds after the
+        publish; None when the hop is nobody's."""
         return self._of_hop(flows, queue)
+
+    def delay_queue(self, queue: str) -> bool:
+        """Whether any flow has it for a queue where messages are to wait until their time is up."""
+        return self._delay_queue(queue)
 
     def of_queue(self, queue: str) -> Flow | None:
         """Give the flow of a delivery whose publish is not known.
@@ -68,9 +78,12 @@ class FlowTable:
 
     def _choose_queue(self, queue: str) -> Flow | None:
         for flow in self.flows:
-            if flow.takes(queue):
+            if flow.takes(queue) or flow.delay_queue(queue):
                 return flow
         return next((flow for flow in self.flows if flow.dead_letters(queue)), None)
+
+    def _choose_delay_queue(self, queue: str) -> bool:
+        return any(flow.delay_queue(queue) for flow in self.flows)
 
 
 def retired(name: str, deadline: int) -> Flow:
@@ -83,10 +96,19 @@ def retired(name: str, deadline: int) -> Flow:
         publishes=lambda exchange, user, connection: False,
         takes=lambda queue: False,
         dead_letters=lambda queue: False,
+        delayed_exchange=lambda exchange: False,
+        delay_queue=lambda queue: False,
+        delay_limit=0,
+        transactional=False,
         receives=lambda user, connection: True,
         extract=lambda event: Fields(),
     )
 
 
-def _choose_hop(flows: tuple[Flow, ...], queue: str) -> Flow | None:
-    return next((flow for flow in flows if flow.takes(queue)), None)
+def _choose_hop(flows: tuple[Flow, ...], queue: str) -> tuple[Flow, int] | None:
+    for flow in flows:
+        if flow.delay_queue(queue):
+            return flow, flow.delay_limit + flow.deadline
+        if flow.takes(queue):
+            return flow, flow.deadline
+    return None

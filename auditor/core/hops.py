@@ -20,7 +20,7 @@ class State(StrEnum):
     LOST = "lost"  # deadline passed; no longer in the queue, never delivered
     DEAD_LETTERED = "dead_lettered"  # the broker moved it away, seen in a later delivery's x-death
     UNROUTABLE = "unroutable"  # the broker routed it to no queue
-    UNKNOWN = "unknown"  # a gap covers its flight; nothing is claimed
+    UNKNOWN = "unknown"  # a gap covers its flight, or the source cannot tell; nothing is claimed
 
 
 class Reason(StrEnum):
@@ -39,6 +39,8 @@ class Reason(StrEnum):
     BLIND = "blind"  # unknown: no trace events could be seen
     OVERFLOW = "overflow"  # unknown: the trace queue dropped events
     QUEUE_GONE = "queue_gone"  # unknown: the trace queue was not there
+    DELAYED = "delayed"  # unknown: it was put off, and has not been seen in any queue since
+    TRANSACTION = "transaction"  # unknown: it may have been rolled back
 
 
 AGAINST = frozenset({State.STUCK, State.LOST, State.DEAD_LETTERED, State.UNROUTABLE})

@@ -6,6 +6,10 @@ watermark and of its horizon throughout; while they stand still, nobody is judge
 
 Of the evicted hops (`auditor.core.evicted`) a page is read each time the horizon has moved, round and round. They are
 held against what was found when their queue was last looked at.
+
+Of a message that is held back on purpose (`auditor.core.delays`) nobody can say after its deadline where it is: it is
+`unknown`, and no queue is looked at. Nor can anybody tell one that was rolled back from one that was lost: a flow with
+transactions has no `lost`, and `stuck` only as long as the queue holds as many messages as are known to be expected.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ class _Evidence(NamedTuple):
     inspection: Inspection
     overtakers: dict[int, int]  # as they stood when it was taken in: priority -> newest epoch delivered
     held: int  # overdue hops that the queue should hold
+    holds_all: bool  # it holds as many messages as there were open hops to it
 
 
 class _Queue:
@@ -180,6 +185,9 @@ class Judge:
             expected = self._expected[span]
             for hop in [hop for hop in expected if hop.deadline_at < watermark]:
                 del expected[hop]
+                if hop.delayed:
+                    self._sentence(hop, *self._never_arrived(hop, horizon), horizon)
+                    continue
                 queue = self._queues.setdefault(hop.queue, _Queue())
                 queue.hops[hop] = None
                 queue.wanted = True
@@ -194,7 +202,9 @@ class Judge:
     def _judge(self, queue: _Queue, inspection: Inspection, horizon: int) -> None:
         # of the evicted ones all are counted: most were stuck by then, and too many can only withhold a claim
         held = len(queue.hops) + self._book.evicted(inspection.queue)
-        evidence = _Evidence(inspection, queue.overtakers, held)
+        expected = self._book.expected(inspection.queue, inspection.at)
+        holds_all = inspection.ready is not None and inspection.ready >= expected
+        evidence = _Evidence(inspection, queue.overtakers, held, holds_all)
         queue.inspection = None
         queue.evidence = evidence
         queue.judged_at = horizon
@@ -215,6 +225,10 @@ class Judge:
         for hop in hops:
             if hop.deadline_at >= watermark:
                 continue
+            if hop.delayed:
+                self._book.admit(hop)
+                self._sentence(hop, *self._never_arrived(hop, horizon), horizon)
+                continue
             queue = self._queues.setdefault(hop.queue, _Queue())
             queue.evicted_in = self._round
             if queue.evidence is None or queue.evidence.inspection.at < hop.deadline_at:
@@ -234,8 +248,21 @@ class Judge:
         hop.judged_at = horizon
         self._book.change(hop, state, reason, event="verdict")
 
+    def _never_arrived(self, hop: Hop, horizon: int) -> tuple[State, Reason]:
+        gap = self._gap_over(hop, horizon)
+        return State.UNKNOWN, Reason.DELAYED if gap is None else gap.reason.of_hop
+
     def _verdict(self, hop: Hop, evidence: _Evidence) -> tuple[State, Reason]:
-        """Return what is claimed of an overdue hop, one branch a claim."""
+        """Return what is claimed of an overdue hop."""
+        state, reason = self._finding(hop, evidence)
+        if hop.flow.transactional and state is not State.UNKNOWN:
+            held = state is State.STUCK and (hop.state is State.STUCK or evidence.holds_all)
+            if not held:
+                return State.UNKNOWN, Reason.TRANSACTION
+        return state, reason
+
+    def _finding(self, hop: Hop, evidence: _Evidence) -> tuple[State, Reason]:
+        """Return what the evidence says of an overdue hop whose publish was not taken back, one branch a claim."""
         inspection = evidence.inspection
         gap = self._gap_over(hop, inspection.at)
         if gap is not None:

@@ -11,10 +11,13 @@ The rules, in the order in which `_delivered` applies them to a delivery from a 
    names, and is the delivery of a further hop of the same message.
 2. A redelivered one belongs to a hop that was delivered before, if there is one.
 3. Otherwise it belongs to the oldest open hop of its identity and queue: first in, first out.
-4. Otherwise to the oldest hop of which no delivery was expected any more (`lost`, `unknown`): it is late.
-5. Otherwise its publish was not seen. It is recorded as an orphan, and for a while waits for a publish that comes after
+4. Otherwise, if it was held back on its way (`auditor.core.delays`), to the hop of the place where it was held back,
+   which is moved to this queue; or if that has gone to another queue, it is the delivery of a further hop. Where it was
+   delivered here before and rejected into a delay queue, it is delivered once more.
+5. Otherwise to the oldest hop of which no delivery was expected any more (`lost`, `unknown`): it is late.
+6. Otherwise its publish was not seen. It is recorded as an orphan, and for a while waits for a publish that comes after
    all: the broker orders events within a channel only.
-6. If none came, it belongs to the newest delivered one: delivered once more. Not before, or the delivery of a message
+7. If none came, it belongs to the newest delivered one: delivered once more. Not before, or the delivery of a message
    that equals an earlier one would be taken for the earlier one's, and the message for lost.
 """
 
@@ -27,6 +30,7 @@ from typing import NamedTuple
 from auditor.core.book import Book, Hop, Message, age
 from auditor.core.changes import Changes, DeliveryRow, MessageRow, OrphanRow, StoredHop
 from auditor.core.deaths import AFTER_DELIVERY, Death, deaths, fingerprint
+from auditor.core.delays import EXCHANGE, Arrived, delay_of, was_delayed
 from auditor.core.events import Delivered, Published, TraceEvent
 from auditor.core.evicted import OpenHops, Stored
 from auditor.core.extract import text
@@ -89,6 +93,7 @@ class Matcher:
         self._book = Book(stored, self._flow_of)
         self.judge = Judge(self._book, reinspect=reinspect, overtake_margin=overtake_margin)
         self._times = times
+        self._arrived = Arrived()
         self._epoch: int | None = None
         self._waiting: OrderedDict[int, tuple[int, str]] = OrderedDict()  # orphan id -> key, oldest first
         self._orphans: dict[tuple[int, str], list[_Orphan]] = {}
@@ -176,7 +181,7 @@ class Matcher:
             return
         identity = identify(event.vhost, event.properties, event.body)
         priority = event.properties.priority or 0
-        sender = targets[0][1] if targets else flows[0]
+        sender = targets[0][1]
         fields = sender.extract(event)
         published_at, time_source = self._times.published(event.received_at, event.properties.headers)
         message = Message(
@@ -209,33 +214,35 @@ class Matcher:
                 None if correlation is None else text(correlation),
             )
         )
-        for number, (queue, flow) in enumerate(targets):
-            if queue:
-                hop = Hop(message, number, queue, flow, flow.deadline)
+        for number, (queue, flow, deadline) in enumerate(targets):
+            if deadline is not None:
+                hop = Hop(message, number, queue, flow, deadline)
                 self._book.add(hop)
                 self.judge.expect(hop)
                 self._adopt(hop)
             else:
                 self._book.add(Hop(message, number, queue, flow, flow.deadline, State.UNROUTABLE, Reason.NO_QUEUE))
 
-    def _targets(self, event: Published, flows: tuple[Flow, ...]) -> list[tuple[str, Flow]] | None:
-        """Return the queues to expect the message from, each with its flow; None when it is none of our business.
+    def _targets(self, event: Published, flows: tuple[Flow, ...]) -> list[tuple[str, Flow, int | None]] | None:
+        """Return the queues to expect the message from, each with flow and deadline; None when it is not our business.
 
-        A message that no queue was found for has one target, the queue with the empty name.
+        A message that no queue was found for has one target, the queue with the empty name, and no deadline.
         """
         if event.routed_queues:
-            targets = []
+            targets: list[tuple[str, Flow, int | None]] = []
             for queue in event.routed_queues:
                 # a direct reply goes to a channel: its delivery is traced by no version before 4.2
-                flow = None if queue.startswith(_REPLY_TO) else self._flows.of_hop(flows, queue)
-                if flow is not None:
-                    targets.append((queue, flow))
+                found = None if queue.startswith(_REPLY_TO) else self._flows.of_hop(flows, queue)
+                if found is not None:
+                    targets.append((queue, *found))
             return targets or None
         if event.exchange == "":
             return None  # a direct reply; the default exchange always names a queue otherwise, existing or not
-        if "x-delay" in event.properties.headers:
-            return []  # a delayed-message exchange: it is routed later, and that is not traced
-        return [("", flows[0])]
+        if delay := delay_of(event.properties.headers):
+            for flow in flows:
+                if flow.delayed_exchange(event.exchange):
+                    return [(EXCHANGE, flow, delay + flow.deadline)]
+        return [("", flows[0], None)]
 
     # deliveries
 
@@ -245,7 +252,7 @@ class Matcher:
         if flow is None:
             return
         identity = identify(event.vhost, event.properties, event.body)
-        hop = self._find(event, identity, died)
+        hop = self._find(event, identity, flow, died)
         if hop is not None:
             at = self._times.delivered(event.received_at)
             overtakes = not event.redelivered and _STREAM not in event.properties.headers
@@ -262,21 +269,31 @@ class Matcher:
             return next((flow for death in died if (flow := self._flows.of_queue(death.queue)) is not None), None)
         return flow
 
-    def _find(self, event: Delivered, identity: int, died: list[Death]) -> Hop | None:
+    def _find(self, event: Delivered, identity: int, flow: Flow, died: list[Death]) -> Hop | None:
         """Return the hop that a delivery belongs to, by the rules at the head of this module."""
         queue = event.queue
         open_hops = self._open_hops(identity, queue)
         if died:
             mark = fingerprint(event.properties.headers)
             open_hops = [hop for hop in open_hops if hop.message.may_be(event.exchange, mark)]
-        if died and not open_hops:
-            if event.redelivered and (had := self._newest(identity, queue, _HAD)) is not None:
-                return had
-            return self._further_hop(identity, queue, died, event.received_at)
         if event.redelivered and (had := self._newest(identity, queue, _HAD)) is not None:
             return had
-        if open_hops:
+        delayed = was_delayed(event.properties.headers)
+        if open_hops and (died or not delayed):
             return open_hops[0]
+        places = [death.queue for death in died if self._was_held(death)]
+        if delayed:
+            places.append(EXCHANGE)
+        if places:
+            died = [death for death in died if not self._was_held(death)]
+            if (hop := self._arriving(identity, queue, flow, places, died)) is not None:
+                return hop
+        if open_hops:
+            return open_hops[0]  # published with the `x-delay` of another
+        if died:
+            return self._further_hop(identity, queue, died, event.received_at)
+        if places and (hop := self._arrived_elsewhere(identity, queue, flow)) is not None:
+            return hop
         for hop in self._book.closed_hops(identity, queue):
             if hop.state in _AWAITED:
                 return hop
@@ -290,6 +307,46 @@ class Matcher:
 
     def _newest(self, identity: int, queue: str, states: frozenset[State]) -> Hop | None:
         return next((hop for hop in reversed(self._book.closed_hops(identity, queue)) if hop.state in states), None)
+
+    def _was_held(self, death: Death) -> bool:
+        return death.reason is Reason.EXPIRED and self._flows.delay_queue(death.queue)
+
+    def _arriving(self, identity: int, queue: str, flow: Flow, places: list[str], died: list[Death]) -> Hop | None:
+        """Return the hop of a message that was held back at one of these places; `died` are its other deaths.
+
+        None when there is none, or when it died in the queue to which it came: then the hop is there now.
+        """
+        had = None
+        if died and died[-1].reason in AFTER_DELIVERY:
+            had = self._newest(identity, died[-1].queue, _DELIVERED)  # it came there before, and has its hop there
+        for place in () if had else places:
+            waiting = (*self._open_hops(identity, place), *self._book.closed_hops(identity, place))
+            hop = next((hop for hop in waiting if hop.state in OPEN or hop.state in _AWAITED), None)
+            if hop is not None:
+                came_to = died[-1].queue if died else queue
+                self.judge.dismiss(hop)
+                self._book.move(hop, came_to, hop.flow if hop.flow.takes(came_to) else flow)
+                if hop.state in OPEN:
+                    self.judge.expect(hop)
+                self._arrived.note(hop)
+                return None if died else hop
+        if died:
+            # the delay before the next try; the rejection is no verdict then
+            came_back = any(death.queue == queue and death.reason in AFTER_DELIVERY for death in died)
+            return self._newest(identity, queue, _DELIVERED) if came_back else None
+        return None
+
+    def _arrived_elsewhere(self, identity: int, queue: str, flow: Flow) -> Hop | None:
+        """Return a further hop of a message that was held back and has come to another queue, but not yet to this."""
+        other = self._arrived.of(identity)
+        if other is None:
+            return None
+        if any(hop.message.id == other.message.id for hop in self._book.closed_hops(identity, queue)):
+            return None
+        further = Hop(other.message, self._book.next_number(other), queue, flow, other.deadline)
+        self._book.add(further)
+        self.judge.expect(further)
+        return further
 
     def _further_hop(self, identity: int, queue: str, died: list[Death], at: int) -> Hop | None:
         """Close the hop that the newest known death names; return the message's new hop to the dead-letter queue."""

@@ -34,6 +34,8 @@ REASONS: dict[str, int] = {
     Reason.BLIND.value: 26,
     Reason.OVERFLOW.value: 27,
     Reason.QUEUE_GONE.value: 28,
+    Reason.DELAYED.value: 29,
+    Reason.TRANSACTION.value: 30,
 }
 """Reason to number; 16 to 62 are kept for reasons."""
 

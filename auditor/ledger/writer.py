@@ -94,6 +94,8 @@ _HOPS = Insert(
     12,
     # the first delivery is told once, with the batch in which it came
     "ON CONFLICT (message, number) DO UPDATE SET state_id = excluded.state_id, reason_id = excluded.reason_id,"
+    # of a message that was held back the queue is not known before
+    " queue_id = excluded.queue_id, flow_id = excluded.flow_id, deadline = excluded.deadline,"
     " wait = excluded.wait, attempts = excluded.attempts, judged_at = ifnull(excluded.judged_at, judged_at),"
     " consumer_id = ifnull(consumer_id, excluded.consumer_id), redelivered = max(redelivered, excluded.redelivered)",
 )

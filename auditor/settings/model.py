@@ -292,6 +292,10 @@ class FlowSettings(Section):
     sender_connections: list[Pattern] = []
     queues: list[Pattern] = []  # that the receiver is served from
     dead_letter_queues: list[Pattern] = []  # that dead letters end in; empty: not known, all are watched
+    delayed_exchanges: list[Pattern] = []  # of the type x-delayed-message; empty: not known, any may be one
+    delay_queues: list[Pattern] = []  # where messages wait until their time to live is up; empty: there are none
+    delay_limit: Seconds = 3600.0  # how long they wait there at most
+    transactional: bool = False  # whether publishes may be rolled back
     receiver_users: list[Pattern] = []
     receiver_connections: list[Pattern] = []
     preset: PresetName = "generic"

@@ -62,10 +62,7 @@ class Program:
     @property
     def peak_mib(self) -> float:
         """The most memory it has had (resident)."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-        assert found is not None
-        return int(found[1]) / 1024
+        return peak_mib_of(self._process.pid)
 
     def stop(self) -> None:
         """Ask it to end and wait until it has."""
@@ -96,6 +93,17 @@ def cpu_of(pid: int) -> float:
     """Return the seconds of CPU of a process, in user and system mode, all its threads taken together."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def peak_mib_of(pid: int | str) -> float:
+    """Return the most memory that a process has had (resident).
+
+    Unlike its `ru_maxrss`, this leaves out what the process had before it became another program.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def run(command: Sequence[str], limit: float) -> str:

@@ -5,18 +5,16 @@
 
 Runs the audit's steps (decode, match, commit) in this process, on contents as the tap would hand them over, so that no
 broker has to be waited for. First so many messages are published and not delivered; then, with these open, others are
-published and delivered, and what that costs is measured. Then the audit starts anew, and the oldest of the open ones
-are delivered. Prints one JSON object.
+published and delivered, and what that costs is measured. Then the audit starts anew in a process of its own, and the
+oldest of the open ones are delivered. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
-import gc
 import json
 import pstats
-import resource
 import sys
 import tempfile
 import time
@@ -35,9 +33,10 @@ from auditor.settings import Settings, microseconds
 from auditor.tap.canary import Canary
 from auditor.tap.wire import Content
 from tests.benchmarks.contents import Firehose
-from tests.benchmarks.processes import REPOSITORY
+from tests.benchmarks.processes import PYTHON, REPOSITORY, peak_mib_of, run
 
 _MEASURED = 20_000  # messages published and delivered
+_LIMIT = 120.0  # seconds for the start anew
 _SHOWN = 40  # lines of a profile
 
 
@@ -122,25 +121,30 @@ def measure(ledger: Ledger, open_hops: int, profile: cProfile.Profile | None) ->
         if profile is not None:
             profile.disable()
     tally = audit.tally
-    metrics = (tally.noting + tally.counting) / (2 * _MEASURED) * 1e6
-    per_event = (audit.cpu - tally.noting) / (2 * _MEASURED) * 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "open_hops": open_hops,
+        "cpu_us_per_event": (audit.cpu - tally.noting) / (2 * _MEASURED) * 1e6,
+        "metrics_us_per_event": (tally.noting + tally.counting) / (2 * _MEASURED) * 1e6,
+        "peak_memory_mib": peak_mib_of("self"),
+    }
+
+
+def measure_restart(ledger: Ledger, open_hops: int) -> dict[str, Any]:
+    """Start with the hops that an earlier process left open, deliver the oldest, and return the figures."""
+    settings = Settings()
+    batch = settings.tap.batch_events
+    firehose = Firehose()
+    tame_collector()
     before = time.process_time()
-    del audit
-    gc.collect()  # it holds on to itself, and a start has a process of its own
     audit = _Audit(ledger, settings)
     start = time.process_time() - before
     drained = min(open_hops, _MEASURED)
     for first in range(0, drained, batch):
         audit.step(firehose.delivered(first, min(batch, drained - first)))
     return {
-        "open_hops": open_hops,
-        "cpu_us_per_event": per_event,
-        "metrics_us_per_event": metrics,
         "start_cpu_seconds": start,
         "drain_cpu_us_per_event": audit.cpu / max(drained, 1) * 1e6,
-        "peak_memory_mib": peak,
-        "restarted_peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "restarted_peak_memory_mib": peak_mib_of("self"),
     }
 
 
@@ -153,14 +157,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the audit while hops are open.")
     parser.add_argument("open_hops", type=int)
     parser.add_argument("--profile", action="store_true", help="show where the time goes, on stderr")
+    parser.add_argument("--restart", type=Path, metavar="LEDGER", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.restart is not None:
+        ledger = Ledger.open(given.restart)
+        figures = measure_restart(ledger, given.open_hops)
+        ledger.close()
+        sys.stdout.write(json.dumps(figures) + "\n")
+        return
     build = REPOSITORY / "build"
     build.mkdir(exist_ok=True)
     profile = cProfile.Profile() if given.profile else None
     with tempfile.TemporaryDirectory(prefix="auditor-bench-", dir=build) as folder:
-        ledger = Ledger.open(Path(folder) / "ledger.db")
+        path = Path(folder) / "ledger.db"
+        ledger = Ledger.open(path)
         figures = measure(ledger, given.open_hops, profile)
         ledger.close()
+        again = [*PYTHON, "tests.benchmarks.scale", str(given.open_hops), "--restart", str(path)]
+        figures |= json.loads(run(again, _LIMIT))
     if profile is not None:
         pstats.Stats(profile, stream=sys.stderr).strip_dirs().sort_stats("tottime").print_stats(_SHOWN)
     sys.stdout.write(json.dumps(figures) + "\n")

@@ -7,11 +7,14 @@ Its wiring is fixed:
     orders    both   plain, letters
     orders    twice  twice
     orders    again  again
+    orders    wait   wait
     orders    none
+    later     -      letters, when it is released
     ""        plain  plain, whether it exists or not
 
 A copy that dies in `letters` goes to `dead`; in `twice` to `dead` and `copy`; in `again` to `retry` and, when its time
-is up there, through `orders` back to `again`. In `plain` it is gone.
+is up there, through `orders` back to `again`. In `plain` it is gone. `wait` is a delay queue with
+`letters` behind it, and `later` a delayed exchange.
 
 Its events reach the auditor in order within one channel, and late by up to `MAX_DELAY` across channels.
 """
@@ -33,12 +36,22 @@ BINDINGS = {
     ("orders", "both"): ["plain", "letters"],
     ("orders", "twice"): ["twice"],
     ("orders", "again"): ["again"],
+    ("orders", "wait"): ["wait"],
     ("orders", "none"): [],
     ("", "plain"): ["plain"],
 }
-DEAD_LETTERS = {"letters": ["dead"], "twice": ["dead", "copy"], "again": ["retry"], "retry": ["again"]}
+DEAD_LETTERS = {
+    "letters": ["dead"],
+    "twice": ["dead", "copy"],
+    "again": ["retry"],
+    "retry": ["again"],
+    "wait": ["letters"],
+}
 WORK = ("plain", "letters", "twice", "again")
-READ = (*WORK, "dead", "copy")  # nobody consumes from `retry`
+READ = (*WORK, "dead", "copy")
+UNREAD = ("retry", "wait")  # nobody consumes from these
+HELD = {"x-delay": 1000}
+RELEASED = {"x-delay": -1000}
 
 
 @dataclass(eq=False)
@@ -51,6 +64,9 @@ class Truth:
     gone: bool = False  # no longer in the queue
     died: bool = False  # and a copy of it was delivered from a dead-letter queue
     unroutable: bool = False
+    held: bool = False  # held back, or not delivered since: nobody can know where it has come to
+    came_to: str = ""
+    rolled_back: bool = False
 
 
 @dataclass(eq=False)
@@ -83,8 +99,9 @@ class SmallBroker:
     truths: list[Truth] = field(default_factory=list)
     events: list[tuple[int, int, TraceEvent]] = field(default_factory=list)  # when it arrives, a number, what
     published: list[str] = field(default_factory=list)  # the identity of each publish, in order
-    queues: dict[str, list[Copy]] = field(default_factory=lambda: {name: [] for name in (*READ, "retry")})
+    queues: dict[str, list[Copy]] = field(default_factory=lambda: {name: [] for name in (*READ, *UNREAD)})
     unacked: dict[str, list[Copy]] = field(default_factory=lambda: {name: [] for name in READ})
+    later: list[Copy] = field(default_factory=list)  # in the delayed exchange
     stopped: set[str] = field(default_factory=set)
     looks: dict[str, list[Look]] = field(default_factory=dict)
     _last: dict[str, int] = field(default_factory=dict)  # channel -> arrival of its last event
@@ -107,10 +124,38 @@ class SmallBroker:
             Published("/", exchange, (key,), tuple(routed), properties, body, "n", "publisher", "crm", 0),
         )
         for queue in routed or [""]:
-            truth = Truth(identity, queue, unroutable=not routed, gone=queue not in self.queues)
+            truth = Truth(identity, queue, unroutable=not routed, gone=queue not in self.queues, held=queue == "wait")
             self.truths.append(truth)
             if queue in self.queues:
                 self.queues[queue].append(Copy(truth, [], properties, exchange, body, identity, self.now))
+
+    def roll_back(self, key: str, properties: Properties, body: bytes, identity: str, delay: int) -> None:
+        """Publish in a transaction that is rolled back: the trace shows it as if it were there."""
+        self.published.append(identity)
+        queues = tuple(BINDINGS["orders", key])
+        self._trace(
+            "publisher", delay, Published("/", "orders", (key,), queues, properties, body, "n", "publisher", "crm", 0)
+        )
+        self.truths += [Truth(identity, queue, gone=True, rolled_back=True) for queue in queues]
+
+    def publish_later(self, properties: Properties, body: bytes, identity: str, delay: int) -> None:
+        """Publish to the delayed exchange."""
+        properties = properties._replace(headers={**properties.headers, **HELD})
+        self.published.append(identity)
+        self._trace(
+            "publisher", delay, Published("/", "later", ("key",), (), properties, body, "n", "publisher", "crm", 0)
+        )
+        truth = Truth(identity, "", held=True)
+        self.truths.append(truth)
+        properties = properties._replace(headers={**properties.headers, **RELEASED})
+        self.later.append(Copy(truth, [], properties, "later", body, identity, self.now))
+
+    def release(self) -> None:
+        """Have the delayed exchange route what it has."""
+        if self.later and self._settled(self.later[0]):
+            copy = self.later.pop(0)
+            copy.put_at = self.now
+            self.queues["letters"].append(copy)
 
     def deliver(self, queue: str, delay: int) -> None:
         """Give the head of a queue to its consumer."""
@@ -122,6 +167,10 @@ class SmallBroker:
             self.truths.append(copy.truth)
             for truth in copy.source:
                 truth.died = True
+                if truth.held:
+                    truth.held, truth.queue = False, truth.came_to
+        if copy.truth.held:
+            copy.truth.held, copy.truth.queue = False, queue
         copy.truth.deliveries += 1
         self._trace(
             f"consumer of {queue}",
@@ -206,7 +255,11 @@ class SmallBroker:
 
     def _die(self, copy: Copy, queue: str, reason: str) -> None:
         sources = list(copy.source)
-        if copy.truth is not None:
+        truth = None
+        if queue == "wait":
+            truth = copy.truth  # it is the same hop still
+        elif copy.truth is not None:
+            copy.truth.came_to = queue
             copy.truth.gone = True
             sources.append(copy.truth)
         deaths = list(copy.properties.headers.get("x-death", ()))
@@ -220,7 +273,7 @@ class SmallBroker:
         for target in DEAD_LETTERS.get(queue, ()):
             if target in self.queues:
                 properties = copy.properties._replace(headers=headers, expiration=None)
-                letter = Copy(None, sources, properties, exchange, copy.body, copy.identity, self.now)
+                letter = Copy(truth, sources, properties, exchange, copy.body, copy.identity, self.now)
                 self.queues[target].append(letter)
 
     def _trace(self, channel: str, delay: int, event: TraceEvent) -> None:
@@ -229,7 +282,7 @@ class SmallBroker:
         self.events.append((arrives, len(self.events), event))
 
     def _note(self) -> None:
-        for queue in (*READ, "retry"):
+        for queue in (*READ, *UNREAD):
             exists = queue in self.queues
             look = Look(self.now, len(self.queues.get(queue, ())), int(queue not in self.stopped), exists)
             self.looks.setdefault(queue, []).append(look)

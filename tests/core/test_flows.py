@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
-from auditor.core.events import Delivered, Published
-from auditor.core.extract import Fields
 from auditor.core.flows import CHOICES, Flow, FlowTable
-
-
-def nothing(_event: Published | Delivered) -> Fields:
-    return Fields()
+from tests.core.fakes import make_flow
 
 
 def flow(name: str, exchanges: Iterable[str] = (), queues: Iterable[str] = (), dead: Iterable[str] = ()) -> Flow:
-    made: dict[str, Any] = {"sender": "", "receiver": "", "deadline": 1_000_000, "extract": nothing}
-    return Flow(
-        name=name,
+    return make_flow(
+        name,
+        deadline=1_000_000,
         publishes=lambda exchange, user, connection: exchange in tuple(exchanges),
         takes=lambda queue: queue in tuple(queues),
         dead_letters=lambda queue: queue in tuple(dead),
-        receives=lambda user, connection: True,
-        **made,
     )
 
 
@@ -46,7 +38,7 @@ def test_a_publish_may_be_on_several_flows(exchange: str, flows: tuple[Flow, ...
 def test_the_first_of_the_publishs_flows_takes_the_queue(
     flows: tuple[Flow, ...], queue: str, taken: Flow | None
 ) -> None:
-    assert TABLE.of_hop(flows, queue) is taken
+    assert TABLE.of_hop(flows, queue) == (None if taken is None else (taken, taken.deadline))
 
 
 @pytest.mark.parametrize(("queue", "taken"), [("a", ONE), ("b", ONE), ("c", TWO), ("x", None)])
@@ -57,6 +49,14 @@ def test_a_queue_alone_names_its_flow(queue: str, taken: Flow | None) -> None:
 def test_a_flow_that_takes_a_queue_comes_before_one_that_dead_letters_to_it() -> None:
     assert TABLE.of_queue("dead") is TWO
     assert FlowTable([ONE]).of_queue("dead") is ONE
+
+
+def test_a_hop_to_a_delay_queue_has_longer() -> None:
+    patient = make_flow(delay_queue=lambda queue: queue == "wait", delay_limit=5, deadline=2)
+    table = FlowTable([ONE, patient])
+    assert table.of_hop(table.flows, "wait") == (patient, 7)
+    assert table.of_hop(table.flows, "work") == (patient, 2)
+    assert (table.delay_queue("wait"), table.delay_queue("work")) == (True, False)
 
 
 def test_flows_are_found_by_name() -> None:
@@ -76,21 +76,7 @@ def test_connections_that_come_and_go_do_not_fill_the_memory() -> None:
         asked.append(connection)
         return True
 
-    table = FlowTable(
-        [
-            Flow(
-                name="all",
-                sender="",
-                receiver="",
-                deadline=1,
-                publishes=asking,
-                takes=lambda queue: True,
-                dead_letters=lambda queue: False,
-                receives=lambda user, connection: True,
-                extract=nothing,
-            )
-        ]
-    )
+    table = FlowTable([make_flow(publishes=asking)])
     for number in range(CHOICES + 1):
         table.of_publish("", "", str(number))
     table.of_publish("", "", str(CHOICES))  # remembered

@@ -21,7 +21,7 @@ from auditor.core.events import Properties, Published
 from auditor.core.hops import State
 from auditor.core.identity import identify
 from auditor.core.judge import Inspection
-from tests.core.fakes import DEADLINE, ORPHAN_WAIT, SECOND, Audit, FakeLedger
+from tests.core.fakes import DEADLINE, ORPHAN_WAIT, SECOND, Audit, FakeLedger, make_flow
 from tests.core.small_broker import MAX_DELAY, READ, WORK, SmallBroker, Truth
 
 CANARY = SECOND
@@ -31,7 +31,7 @@ REINSPECT = 5 * SECOND
 # small histories, many of them; the same ones in every run, so that a red build stays red
 PROFILE = settings(max_examples=600, derandomize=True, deadline=None, database=None)
 
-EXPIRING = ("plain", "letters", "twice", "retry")
+EXPIRING = ("plain", "letters", "twice", "retry", "wait")
 
 # not `again` where there are restarts: a message that died there undelivered, and comes back through the exchange it
 # was published to, is then taken for its own first delivery, since it might have been published with this x-death
@@ -39,6 +39,7 @@ EXPIRING_IN_ONE_RUN = (*EXPIRING, "again")
 
 delays = st.sampled_from([0, 0, 1000, 400_000, MAX_DELAY])
 queues = st.sampled_from(WORK)
+kinds = st.sampled_from(["new", "same id", "no id", "equal"])
 Step = tuple[Any, ...]
 
 
@@ -50,10 +51,11 @@ publishes = st.one_of(
     one(
         "publish",
         st.sampled_from(["plain", "both", "both", "twice", "none", ""]),
-        st.sampled_from(["new", "same id", "no id", "equal"]),
+        kinds,
         delays,
     ),
     one("publish", st.just("again"), st.just("new"), delays),
+    one("publish", st.sampled_from(["wait", "later"]), kinds, delays),
 )
 deliveries = one("deliver", st.sampled_from(READ), delays)
 failures = st.tuples(queues, delays).map(lambda told: [("deliver", *told), ("wait", 2), ("reject", told[0])])
@@ -72,7 +74,7 @@ def eventful(seed: int, expiring: Sequence[str]) -> list[Step]:
     history: list[Step] = []
     for _ in range(random.randint(20, 60)):
         queue, delay = random.choice(WORK), random.choice([0, 0, 1000, 400_000, MAX_DELAY])
-        match random.choices(range(8), (30, 7, 15, 12, 8, 14, 10, 4))[0]:
+        match random.choices(range(9), (30, 7, 15, 12, 8, 14, 10, 4, 12))[0]:
             case 0:
                 key = random.choice(["plain", "both", "both", "twice", "none", ""])
                 history += [("publish", key, random.choice(["new", "same id", "no id", "equal"]), delay)]
@@ -91,6 +93,15 @@ def eventful(seed: int, expiring: Sequence[str]) -> list[Step]:
                 kind = random.choice(["new", "same id", "equal", "equal"])
                 history += [("resume", "plain"), ("publish", "plain", kind, MAX_DELAY), ("deliver", "plain", 0)]
                 history += random.choice([[("acknowledge", "plain")], [("requeue", "plain"), ("deliver", "plain", 0)]])
+            case 8:
+                kind = random.choice(["new", "same id", "no id", "equal"])
+                history += random.choice(
+                    [
+                        [("publish", random.choice(["wait", "later"]), kind, delay)],
+                        [("wait", 2), ("release",)],
+                        [("wait", 2), ("expire", "wait"), ("deliver", "letters", delay)],
+                    ]
+                )
             case _:
                 trouble: list[Step] = [
                     ("purge", queue),
@@ -105,7 +116,9 @@ def eventful(seed: int, expiring: Sequence[str]) -> list[Step]:
 
 def histories_of(expiring: Sequence[str]) -> st.SearchStrategy[list[Step]]:
     """Histories short and long, in which the time of messages runs out in these queues."""
-    lapses = st.sampled_from(expiring).map(lambda queue: [("wait", 2), ("expire", queue)])
+    lapses = st.sampled_from((*expiring, None)).map(
+        lambda queue: [("wait", 2), ("expire", queue) if queue else ("release",)]
+    )
     chapters = st.one_of(*[publishes] * 4, deliveries, deliveries, failures, lapses, consumers, consumers, troubles)
     short = st.lists(chapters, max_size=12).map(lambda chapters: [step for steps in chapters for step in steps])
     long = st.integers(0, 2**32).map(lambda seed: eventful(seed, expiring))
@@ -124,7 +137,12 @@ def live(history: Sequence[Step], drained: bool) -> SmallBroker:
         if name == "publish":
             key, kind, delay = arguments
             properties, body, identity = message(kind, next(numbers))
-            broker.publish("orders" if key else "", key or "plain", properties, body, identity, delay)
+            if key == "later":
+                broker.publish_later(properties, body, identity, delay)
+            elif key == "rolled back":
+                broker.roll_back("both", properties, body, identity, delay)
+            else:
+                broker.publish("orders" if key else "", key or "plain", properties, body, identity, delay)
         else:
             getattr(broker, name)(*arguments)
         broker.step()
@@ -159,13 +177,15 @@ def watch(
     max_open_hops: int = 10**9,
     page: int = 10**9,
     max_recalled: int = 256,
+    transactional: bool = False,
 ) -> FakeLedger:
     """Audit a broker's history. `cuts` are the sizes of the batches, in turn, and `restarts` tell after which of them
     to start anew; without cuts all is one batch. The last three are bounds: of what is kept in memory, and of what is
     read from the ledger."""
     ledger = FakeLedger()
     ledger.page, ledger.max_recalled = page, max_recalled
-    audit = Audit(reinspect=REINSPECT, max_open_hops=max_open_hops, ledger=ledger)
+    flow = make_flow(delay_queue=lambda queue: queue == "wait", transactional=transactional)
+    audit = Audit(flow, reinspect=REINSPECT, max_open_hops=max_open_hops, ledger=ledger)
     sizes, again = cycle(cuts or [10**9]), cycle(restarts)
     room = next(sizes)
     events = list(broker.trace())
@@ -209,6 +229,8 @@ def truth_of(truth: Truth) -> str:
         return "dead_lettered"
     if truth.deliveries:
         return "had"
+    if truth.held:
+        return "unknown"
     return "gone" if truth.gone else "waiting"
 
 
@@ -229,7 +251,7 @@ def compare(broker: SmallBroker, ledger: FakeLedger) -> None:
     assert known.keys() == claimed.keys()
     for key, truths in known.items():
         claims = claimed[key]
-        for word in ("had", "dead_lettered", "unroutable"):
+        for word in ("had", "dead_lettered", "unroutable", "unknown"):
             assert claims[word] == truths[word], f"{key}: {claims} for {truths}"
         assert claims["lost"] + claims["stuck"] == truths["gone"] + truths["waiting"], f"{key}: {claims} for {truths}"
         assert claims["lost"] <= truths["gone"], f"{key}: falsely accused: {claims} for {truths}"
@@ -318,6 +340,28 @@ def test_verdicts_that_wait_for_their_page_are_right_too(
     ledger = watch(broker, cuts, restarts, max_open_hops=max_open_hops, page=page)
     compare(broker, ledger)
     exactly_once(broker, ledger)
+
+
+@PROFILE
+@given(histories, st.lists(st.tuples(st.integers(0, 60), kinds, delays), min_size=1), st.booleans(), cut_sizes)
+def test_of_a_flow_with_transactions_no_message_is_called_lost(
+    history: list[Step], rolled_back: list[tuple[int, str, int]], drained: bool, cuts: list[int]
+) -> None:
+    """Not of those that were rolled back, and so of no other; and none is stuck in a queue that holds nothing."""
+    history = list(history)
+    for place, kind, delay in rolled_back:
+        history.insert(place, ("publish", "rolled back", kind, delay))
+    broker = live(history, drained)
+    ledger = watch(broker, cuts, transactional=True)
+    exactly_once(broker, ledger)
+    claims = Counter(claim_of(hop) for hop in ledger.hops.values())
+    truths = Counter(truth_of(truth) for truth in broker.truths)
+    for word in ("had", "dead_lettered", "unroutable"):
+        assert claims[word] == truths[word]
+    assert claims["lost"] == 0
+    assert claims["stuck"] + claims["unknown"] == truths["gone"] + truths["waiting"] + truths["unknown"]
+    stuck = {hop.queue for hop in ledger.hops.values() if hop.state is State.STUCK}
+    assert all(broker.queues.get(queue) for queue in stuck)
 
 
 def timeless(ledger: FakeLedger) -> list[HopRow]:

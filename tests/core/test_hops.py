@@ -52,6 +52,7 @@ def test_the_words_are_the_designs() -> None:
         *("expired", "rejected", "maxlen", "delivery_limit"),
         "no_queue",
         *("blind", "overflow", "queue_gone"),
+        *("delayed", "transaction"),
     }
 
 

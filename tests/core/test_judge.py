@@ -392,3 +392,71 @@ def test_the_memory_of_overtakers_is_bounded(audit: Audit) -> None:
     for n in range(10_050):
         audit.see(published(1, f"amq.gen-{n}", id=str(n)), delivered(1, f"amq.gen-{n}", id=str(n)))
     assert len(audit.matcher.judge._overtakers) <= 10_000
+
+
+# transactions
+
+
+TRANSACTIONS = make_flow(transactional=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "claim"),
+    [
+        ("the queue is not there", {"exists": False, "ready": None, "consumers": None}, "unknown transaction"),
+        ("it holds nothing", {"ready": 0, "consumers": 1}, "unknown transaction"),
+        ("it holds one message less than it should", {"ready": 1, "consumers": 0}, "unknown transaction"),
+        ("it holds all that it should", {"ready": 2, "consumers": 0}, "stuck no_consumer"),
+        ("it may not be looked into", {"exists": None, "ready": None, "consumers": None}, "unknown transaction"),
+    ],
+)
+@pytest.mark.parametrize("evicted", [False, True])
+def test_what_may_have_been_rolled_back_is_not_called_lost(
+    what: str, found: dict[str, Any], claim: str, evicted: bool
+) -> None:
+    audit = Audit(TRANSACTIONS, max_open_hops=0 if evicted else 10)
+    audit.see(published(0, "work"), published(1, "work", id="other"))
+    audit.commit()
+    for at in (13, 15):
+        audit.judge("work", at, **found)
+    assert audit.told() == {(1, "work"): claim, (2, "work"): claim}, what
+    audit.see(delivered(20, "work"))
+    assert audit.told()[1, "work"] == "late"
+
+
+def test_what_was_published_after_the_look_is_not_missed_in_it() -> None:
+    audit = Audit(TRANSACTIONS)
+    audit.see(published(0, "work"))
+    audit.due(11)
+    audit.inspected("work", 11, ready=1, consumers=0)
+    audit.see(published(11.5, "work", id="other"))
+    audit.due(12)
+    assert audit.told() == {(1, "work"): "stuck no_consumer", (2, "work"): "in_flight"}
+
+
+def test_what_was_overtaken_on_a_flow_with_transactions_may_have_been_rolled_back() -> None:
+    audit = Audit(TRANSACTIONS)
+    audit.see(published(0, "work"))
+    audit.advance(8)
+    audit.see(published(9, "work", id="later"), delivered(9.5, "work", id="later"))
+    audit.judge("work", 11, ready=1)
+    assert audit.told()[1, "work"] == "unknown transaction"
+
+
+def test_a_message_that_is_stuck_stays_so_while_others_are_rolled_back_and_ends_as_unknown() -> None:
+    audit = Audit(TRANSACTIONS)
+    audit.see(published(0, "work"))
+    audit.judge("work", 11, ready=1, consumers=0)
+    audit.see(published(20, "work", id="rolled back"))
+    audit.judge("work", 45, ready=1, consumers=0)
+    assert audit.told() == {(1, "work"): "stuck no_consumer", (2, "work"): "unknown transaction"}
+    audit.judge("work", 80, ready=0)
+    assert audit.told() == {(1, "work"): "unknown transaction", (2, "work"): "unknown transaction"}
+
+
+def test_a_gap_says_more_than_a_transaction() -> None:
+    audit = Audit(TRANSACTIONS)
+    audit.see(published(0, "work"))
+    audit.gap(gap(5, 8))
+    audit.judge("work", 11)
+    assert audit.told() == {(1, "work"): "unknown blind"}

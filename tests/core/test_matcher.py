@@ -70,7 +70,6 @@ CASES: list[tuple[str, Events, dict[tuple[int, str], str], list[int]]] = [
         {(1, "work"): "in_flight"},
         [0],
     ),
-    ("a delayed message is routed later, and nobody sees it", [published(0, headers={"x-delay": 500})], {}, []),
     (
         "a redelivered message was delivered before",
         [published(0, "work"), delivered(1, "work"), delivered(20, "work", again=True)],
@@ -328,12 +327,6 @@ def test_a_message_that_expired_and_comes_back_by_the_exchange_it_was_published_
         audit.restart()
     audit.see(delivered(5, "work", died=[("retry", "expired"), ("work", "expired")]))
     assert audit.told() == {(1, "work"): "delivered" if restarted else "dead_lettered expired, delivered"}
-
-
-def test_a_delayed_message_is_recorded_without_hops() -> None:
-    audit = run("one batch", [published(0, headers={"x-delay": 500})])
-    audit.commit()
-    assert len(audit.ledger.messages) == 1
 
 
 # orphans

@@ -96,6 +96,17 @@ def test_dead_letter_queues_are_those_that_are_named() -> None:
     assert not made.dead_letters("mes")
 
 
+def test_what_delays_is_what_is_named_and_every_exchange_may_while_none_is() -> None:
+    made = flow(delayed_exchanges=["later.*"], delay_queues=["*.wait"], delay_limit="5m", transactional=True)
+    assert [made.delayed_exchange(name) for name in ("later.orders", "orders")] == [True, False]
+    assert [made.delay_queue(name) for name in ("mes.wait", "mes")] == [True, False]
+    assert (made.delay_limit, made.transactional) == (300_000_000, True)
+    plain = flow()
+    assert plain.delayed_exchange("orders")
+    assert not plain.delay_queue("mes.wait")
+    assert not plain.transactional
+
+
 def test_a_flows_own_sources_take_the_place_of_the_presets() -> None:
     made = flow(
         order_id=["routing_key:^order\\.(\\w+)", "property:correlation_id", "body:items[?kind=='order'].id | [0]"],
