@@ -164,7 +164,7 @@ class Judge:
         moved = horizon != self._collected_at
         if moved:
             self._collected_at = horizon
-            self._collect_overdue(watermark)
+            self._collect_overdue(horizon, watermark)
         for queue in self._queues.values():
             if queue.inspection is not None and queue.inspection.at < horizon:
                 self._judge(queue, queue.inspection, horizon)
@@ -179,15 +179,18 @@ class Judge:
                 wanted.append(name)
         return wanted
 
-    def _collect_overdue(self, watermark: int) -> None:
+    def _collect_overdue(self, horizon: int, watermark: int) -> None:
         last = watermark // _SPAN
         for span in [span for span in self._expected if span <= last]:
             expected = self._expected[span]
             for hop in [hop for hop in expected if hop.deadline_at < watermark]:
-                del expected[hop]
                 if hop.delayed:
-                    self._sentence(hop, *self._never_arrived(hop, horizon), horizon)
+                    # no look at a queue lies between: a delivery on its way is waited for here
+                    if hop.deadline_at < horizon:
+                        del expected[hop]
+                        self._sentence(hop, *self._never_arrived(hop, horizon), horizon)
                     continue
+                del expected[hop]
                 queue = self._queues.setdefault(hop.queue, _Queue())
                 queue.hops[hop] = None
                 queue.wanted = True
@@ -226,8 +229,9 @@ class Judge:
             if hop.deadline_at >= watermark:
                 continue
             if hop.delayed:
-                self._book.admit(hop)
-                self._sentence(hop, *self._never_arrived(hop, horizon), horizon)
+                if hop.deadline_at < horizon:
+                    self._book.admit(hop)
+                    self._sentence(hop, *self._never_arrived(hop, horizon), horizon)
                 continue
             queue = self._queues.setdefault(hop.queue, _Queue())
             queue.evicted_in = self._round

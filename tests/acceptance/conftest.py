@@ -33,6 +33,9 @@ def shared_auditor(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> 
     auditor.settings["flows"].insert(
         0, {"name": "shop->crm", "deadline": 2.0, "queues": ["*.crm"], "receiver_users": ["crm-*"]}
     )
+    # queues called delay hold messages back on purpose, and what is published to queues called tx may be rolled back
+    auditor.settings["flows"].insert(0, {"name": "tx", "deadline": 2.0, "queues": ["*.tx"], "transactional": True})
+    auditor.settings["flows"][-1] |= {"delay_queues": ["*.delay"], "delay_limit": 3.0}
     auditor.start()
     yield auditor
     auditor.close()

@@ -84,6 +84,16 @@ class Scene:
             to = await self.channel.get_exchange(name, ensure=False)
             await to.publish(message, self.prefix + key, mandatory=False, timeout=BOUND)
 
+    async def transact(self, id: str, key: str, *, commit: bool) -> None:
+        """Publish a message in a transaction, and commit it or roll it back."""
+        self._to_settle = True
+        async with self.connection.channel(publisher_confirms=False) as channel:
+            transaction = channel.transaction()
+            await transaction.select(timeout=BOUND)
+            message = aio_pika.Message(b"{}", message_id=self.prefix + id)
+            await channel.default_exchange.publish(message, self.prefix + key, mandatory=False, timeout=BOUND)
+            await (transaction.commit if commit else transaction.rollback)(timeout=BOUND)
+
     async def consume(
         self,
         queue: AbstractQueue,

@@ -33,6 +33,8 @@ FAULTS = {
     "prefetched, not acknowledged": "nothing",
     "direct reply-to": "nothing",
     "stream read several times": "nothing",
+    "held back on purpose": "nothing, by setting; `unknown`, `delayed`, as long as it is not delivered",
+    "rolled back": "nothing, by setting: `unknown`, `transaction`; what is committed and not consumed: `stuck`",
     # what happens to the auditor, to its way to the broker, and to the broker; traffic goes on meanwhile
     "auditor stopped for a while": "nothing but what was planted meanwhile; no gap",
     "backlog worked off": "nothing but what was planted meanwhile; no gap",

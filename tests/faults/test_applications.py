@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import aio_pika
 import aiormq
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 from tests.acceptance.harness import Auditor
 from tests.acceptance.scene import Scene, open_scene
@@ -39,6 +39,11 @@ async def reject(message: AbstractIncomingMessage) -> None:
 
 async def hold(message: AbstractIncomingMessage) -> None:
     """Keep a message without a word to the broker."""
+
+
+def to(queue: AbstractQueue) -> dict[str, str]:
+    """The arguments of a queue whose dead letters go to another."""
+    return {"x_dead_letter_exchange": "", "x_dead_letter_routing_key": queue.name}
 
 
 async def pause(scene: Scene) -> None:
@@ -462,6 +467,77 @@ async def a_stream_may_be_read_as_often_as_one_likes(scene: Scene) -> None:
     await scene.claimed()
     assert await scene.hops() == [(id, "inbox", "delivered", None) for id in ("m1", "m2", "m3")]
     assert [row["attempts"] for row in await scene.message("m2")] == [3]
+
+
+@story("held back on purpose")
+async def what_expires_in_a_delay_queue_to_be_delivered_is_delivered(scene: Scene) -> None:
+    inbox = await scene.queue("inbox")
+    # for longer than the deadline of a queue that is none
+    await scene.queue("delay", x_message_ttl=2500, **to(inbox))
+    await scene.consume(inbox)
+    await scene.publish("m1", "delay")
+    await scene.arrived(1)
+    await scene.claimed()
+    assert await scene.hops() == [("m1", "inbox", "delivered", None)]
+
+
+@story("held back on purpose")
+async def what_is_rejected_to_be_tried_again_later_is_delivered_twice(scene: Scene) -> None:
+    inbox = await scene.queue("inbox", x_dead_letter_exchange="", x_dead_letter_routing_key=f"{scene.prefix}delay")
+    await scene.queue("delay", x_message_ttl=300, **to(inbox))
+
+    async def refuse_at_first(message: AbstractIncomingMessage) -> None:
+        await (message.ack() if "x-death" in message.headers else message.reject(requeue=False))
+
+    await scene.consume(inbox, refuse_at_first)
+    await scene.publish("m1")
+    await scene.arrived(2)
+    await scene.claimed()
+    assert await scene.hops() == [("m1", "inbox", "delivered", None)]
+    assert [row["attempts"] for row in await scene.message("m1")] == [2]
+
+
+@story("held back on purpose")
+async def what_does_not_come_out_of_a_delay_queue_is_unknown_until_it_does(scene: Scene) -> None:
+    inbox = await scene.queue("inbox")
+    await scene.queue("delay", x_message_ttl=300, **to(inbox))
+    await scene.publish("m1", "delay")
+    await scene.becomes("m1", "unknown")
+    await scene.claimed()
+    assert await scene.hops() == [("m1", "delay", "unknown", "delayed")]
+    await scene.consume(inbox)
+    await scene.becomes("m1", "late")
+    await scene.claimed()
+    assert await scene.hops() == [("m1", "inbox", "late", None)]
+
+
+@story("held back on purpose")
+async def a_delayed_message_that_is_never_seen_again_is_unknown(scene: Scene) -> None:
+    # an exchange that delays shows no queue at the publish; one without queues shows the same
+    exchange = await scene.exchange("later")
+    await scene.publish("m1", "any", exchange=exchange, headers={"x-delay": 500})
+    await scene.becomes("m1", "unknown")
+    await scene.claimed()
+    assert await scene.hops() == [("m1", "", "unknown", "delayed")]
+
+
+@story("rolled back")
+async def what_is_rolled_back_is_unknown(scene: Scene) -> None:
+    await scene.consume(await scene.queue("tx"))
+    await scene.transact("m1", "tx", commit=False)
+    await scene.transact("m2", "tx", commit=True)
+    assert await scene.arrived(1) == ["m2"]
+    await scene.becomes("m1", "unknown")
+    await scene.claimed()
+    assert await scene.hops() == [("m1", "tx", "unknown", "transaction"), ("m2", "tx", "delivered", None)]
+
+
+@story("rolled back")
+async def what_is_committed_and_not_consumed_is_stuck(scene: Scene) -> None:
+    await scene.queue("tx")
+    await scene.transact("m1", "tx", commit=True)
+    await scene.transact("m2", "tx", commit=True)
+    await scene.claimed(("m1", "tx", "stuck", "no_consumer"), ("m2", "tx", "stuck", "no_consumer"))
 
 
 @story("requeued")
