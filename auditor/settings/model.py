@@ -180,7 +180,7 @@ class Audit(Section):
 
     orphan_wait: Seconds = 5.0  # how long a delivery waits for its publish
     reinspect: Seconds = 30.0  # after which the queue of a stuck hop is looked at again
-    max_open_hops: int = Field(default=50_000, ge=1000)  # in memory, of each vhost; the others are read when needed
+    max_open_hops: int = Field(default=25_000, ge=1000)  # in memory, of each vhost; the others are read when needed
     completeness_interval: Seconds = 10.0  # between two looks at the broker's counters; needs broker.management
 
 

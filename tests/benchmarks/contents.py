@@ -16,7 +16,8 @@ _ORDER = order_id(0)
 class Firehose:
     """Gives the events of one message after the other; both of a message's have the same number."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: str = QUEUE) -> None:
+        """Messages that are routed to this queue, and delivered from it."""
         properties: Table = [
             ("app_id", ("S", "crm")),
             ("type", ("S", "OrderStatusChanged")),
@@ -31,8 +32,9 @@ class Firehose:
             ("properties", ("F", properties)),
             ("node", ("S", "rabbit@broker")),
         ]
-        source = [*_client("crm", 41_000), ("routed_queues", ("A", [("S", QUEUE)]))]
+        source = [*_client("crm", 41_000), ("routed_queues", ("A", [("S", queue)]))]
         sink = [("redelivered", ("I", 0)), *_client("mes", 42_000)]
+        self._queue = queue
         self._published = _split(encode_table([*shared, *source]))
         self._delivered = _split(encode_table([*shared, *sink]))
         self._bodies = [tuple(body.split(_ORDER)) for body in bodies()]
@@ -43,7 +45,7 @@ class Firehose:
 
     def delivered(self, first: int, count: int) -> list[Content]:
         """Return their deliveries."""
-        return self._contents(f"deliver.{QUEUE}", self._delivered, first, count)
+        return self._contents(f"deliver.{self._queue}", self._delivered, first, count)
 
     def _contents(self, key: str, properties: tuple[bytes, bytes], first: int, count: int) -> list[Content]:
         head, tail = properties

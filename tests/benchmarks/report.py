@@ -118,10 +118,14 @@ def _lines(results: Results) -> Iterable[str]:
             took = _spread([one["median_ms"] for one in runs], "{:.1f}")
             yield f"  {way:<16}{rate:>26}{took:>24}{median(one['p99_ms'] for one in runs):>10.1f}"
     if results.scale:
-        yield f"\nWith hops open{'CPU us/event':>16}{'of it metrics':>15}{'peak MiB':>10}"
+        yield (
+            f"\nWith hops open{'CPU us/event':>16}{'of it metrics':>15}{'overtaking':>12}{'peak MiB':>10}{'restarted':>11}"
+        )
     for one in results.scale:
         cpu = f"{one['cpu_us_per_event']:>16.1f}{one['metrics_us_per_event']:>15.2f}"
-        yield f"  {one['open_hops']:>12,}{cpu}{one['peak_memory_mib']:>10.0f}"
+        cpu += f"{one['overtaking_cpu_us_per_event']:>12.1f}"
+        memory = f"{one['peak_memory_mib']:>10.0f}{one['restarted_peak_memory_mib']:>11.0f}"
+        yield f"  {one['open_hops']:>12,}{cpu}{memory}"
     if results.queries:
         yield "\nReading a ledger: ms of the query (ms of the whole command)"
     for command, sizes in results.queries.items():
