@@ -220,7 +220,7 @@ class Book:
         self._evicted.add(hop.queue, hop.message.id)
 
     def expected(self, queue: str, until: int) -> int:
-        """Return how many open hops to a queue there are whose publish was read by then, and evicted ones."""
+        """Return how many open hops to a queue there are that were published by then, and evicted ones."""
         hops = chain.from_iterable(map(_newest_first, self._open.get(queue, {}).values()))
         return sum(1 for hop in hops if hop.message.published_at <= until) + self._evicted.of(queue)
 
