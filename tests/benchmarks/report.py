@@ -118,9 +118,8 @@ def _lines(results: Results) -> Iterable[str]:
             took = _spread([one["median_ms"] for one in runs], "{:.1f}")
             yield f"  {way:<16}{rate:>26}{took:>24}{median(one['p99_ms'] for one in runs):>10.1f}"
     if results.scale:
-        yield (
-            f"\nWith hops open{'CPU us/event':>16}{'of it metrics':>15}{'overtaking':>12}{'peak MiB':>10}{'restarted':>11}"
-        )
+        cpu = f"{'CPU us/event':>16}{'of it metrics':>15}{'overtaking':>12}"
+        yield f"\nWith hops open{cpu}{'peak MiB':>10}{'restarted':>11}"
     for one in results.scale:
         cpu = f"{one['cpu_us_per_event']:>16.1f}{one['metrics_us_per_event']:>15.2f}"
         cpu += f"{one['overtaking_cpu_us_per_event']:>12.1f}"
