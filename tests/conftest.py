@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from auditor.demo.find import find_broker
 from auditor.demo.server import Broker
@@ -20,8 +20,15 @@ from tests.support.vhost import Vhost
 TEST_ENVIRON = pytest.StashKey[dict[str, str]]()
 BROKER = pytest.StashKey[Broker | BrokerError]()  # the one in use, or why there is none
 
-# A shared machine may stop for a second in the middle of an example: that is no failure.
-settings.register_profile("auditor", deadline=None, print_blob=True)
+# A shared machine may stop for a second in the middle of an example: that is no failure. CI tries the same examples each
+# time; new ones are found where somebody can look at them.
+settings.register_profile(
+    "auditor",
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("auditor")
 
 
