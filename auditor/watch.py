@@ -40,8 +40,8 @@ from auditor.thread import AuditThread
 log = logging.getLogger(__name__)
 
 _LEDGER_PAUSE = 1.0  # seconds between attempts to commit what the ledger refused
-_CLEARED = 60.0  # seconds; RabbitMQ took 11 to 20 to clear away a connection that it ended by 541
-_LOOK = 0.5  # seconds between two looks whether it has
+_LOOK = 0.5  # seconds between two looks whether others still read the trace queue
+_OTHERS = 5.0  # seconds after which it is said that they do
 _INSIST = 0.5  # seconds until a task that was cancelled and goes on is cancelled again
 _IDLE = 1.0  # seconds without an event after which a step is taken all the same
 
@@ -169,6 +169,7 @@ class Watch:
             self._broker = control.version
             self._take_in(await self._blindness.declare(control, known=self._audit.has_seen))
             self._take_in(await self._blindness.look_at_firehose())
+            await self._be_alone(control.inspector())
             if self._poisoned > 1:
                 await self._remove_poison(control)
             self._canaries.away.pop(home.node, None)
@@ -199,6 +200,23 @@ class Watch:
                 self._tap = None
                 self._lost_at = self._clock.now()
                 self._settled = await tap.close() and not self._owing
+
+    async def _be_alone(self, inspector: Inspector) -> None:
+        """Wait until nobody else consumes from the trace queue.
+
+        A connection that broke is often alive to the broker for some time: 20 s where it cannot tell by the heartbeat,
+        11 to 20 after a 541. What it has not acknowledged comes back only when it is cleared away, and what is read
+        before that overtakes it: the watermark would pass deliveries that nobody has seen.
+        """
+        patience = time.monotonic() + _OTHERS
+        while not self._stopping.is_set() and (await inspector.inspect(self._settings.queue)).consumers:
+            if time.monotonic() > patience:
+                self._say(
+                    f"Somebody else reads the trace queue {self._settings.queue}, and one must read it alone: waiting"
+                    " until that connection ends. Another auditor needs a trace queue of its own (tap.queue)"
+                )
+                await self._step([], connected=False)
+            await self._rest(_LOOK)
 
     # what goes on during a session
 
@@ -281,7 +299,6 @@ class Watch:
         """Take the event that ends our connections out of the trace queue, or empty the queue where that cannot be."""
         self._poisoned = 0
         queue = self._settings.queue
-        await self._cleared(control.inspector())
         if self._management is not None:
             try:
                 event = await asyncio.to_thread(
@@ -301,17 +318,6 @@ class Watch:
             " With broker.management only that one event would have been taken out",
             extra={"queue": queue},
         )
-
-    async def _cleared(self, inspector: Inspector) -> None:
-        """Wait until no consumer of ours is left, dead as they all are: before, their event is not back in the queue.
-
-        In its place a neighbour would stand at the head.
-        """
-        until = time.monotonic() + _CLEARED
-        while not self._stopping.is_set() and time.monotonic() < until:
-            if (await inspector.inspect(self._settings.queue)).consumers == 0:
-                return
-            await self._rest(_LOOK)
 
     # steps
 
