@@ -20,8 +20,8 @@ from tests.support.vhost import Vhost
 TEST_ENVIRON = pytest.StashKey[dict[str, str]]()
 BROKER = pytest.StashKey[Broker | BrokerError]()  # the one in use, or why there is none
 
-# A shared machine may stop for a second in the middle of an example: that is no failure. CI tries the same examples each
-# time; new ones are found where somebody can look at them.
+# A shared machine may stop for a second in the middle of an example: that is no failure. CI tries the same examples
+# each time; new ones are found where somebody can look at them.
 settings.register_profile(
     "auditor",
     deadline=None,
