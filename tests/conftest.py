@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from auditor.demo.broker import program
 from auditor.demo.find import find_broker
 from auditor.demo.server import Broker
 from auditor.errors import BrokerError
+from tests.support.missing import missing
 from tests.support.vhost import Vhost
 
 # The AUDITOR_TEST_ variables, which say what broker to use. Everything else with our prefix would be a setting of the
@@ -102,3 +105,15 @@ def vhost(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Vhost]:
     broker.add_vhost(vhost.name)
     yield vhost
     broker.delete_vhost(vhost.name)
+
+
+@pytest.fixture(scope="session")
+def node_wrapper(test_environ: dict[str, str], broker: Broker) -> list[str]:
+    """What to put before RabbitMQ's commands, to start nodes that a test may break; without any broker, that fails."""
+    wrapper = shlex.split(test_environ.get("AUDITOR_TEST_RABBITMQ_COMMAND", ""))
+    if not wrapper and not program("rabbitmq-server"):
+        missing(
+            "Nodes of our own cannot be started: the tests use a broker that was given, or a container",
+            "Install RabbitMQ (on Debian, as root: apt-get install rabbitmq-server).",
+        )
+    return wrapper

@@ -30,6 +30,7 @@ DEADLINE = 2.0  # seconds; a delivery that a consumer is ready for takes millise
 CANARY = 0.1  # seconds
 
 COMMAND = (sys.executable, "-m", "auditor.cli")
+FIRST = "first_start"  # the reason of the gap that every ledger begins with
 QUEUE, CANARIES = "auditor.trace", "auditor.canary"
 
 _POLL = 0.1  # seconds
@@ -98,6 +99,14 @@ def toml(settings: Mapping[str, Any], prefix: str = "") -> str:
         else:
             plain.append(f"{key} = {json.dumps(value)}")
     return "\n".join([*plain, *tables]) + "\n"
+
+
+async def until(true: Callable[[], Any], *, bound: float = BOUND) -> None:
+    """Wait until something is true; asked in a thread, since it may take its time."""
+    end = time.monotonic() + bound
+    while not await asyncio.to_thread(true):
+        assert time.monotonic() < end, "it does not come true"
+        await asyncio.sleep(_POLL)
 
 
 class Auditor:
@@ -216,7 +225,7 @@ class Auditor:
         """What the running process has written about itself; None before it has."""
         return next((row for row in reader.status() if row["pid"] == self.pid), None)
 
-    async def reading(self) -> None:
+    async def reading(self, *, bound: float = BOUND) -> None:
         """Wait until it reads: a canary that was published from now on has come back, and no gap is open."""
         now = time.time_ns() // 1000
 
@@ -225,7 +234,7 @@ class Auditor:
             watermark = row["watermark"] if row is not None and row["connected"] else None
             return watermark is not None and watermark > now and not any(gap["open"] for gap in reader.gaps())
 
-        await self.until(reads, "the auditor reads the firehose")
+        await self.until(reads, "the auditor reads the firehose", bound=bound)
 
     async def seen(self) -> None:
         """Wait until everything that happened on the broker before this call has been seen."""
@@ -234,6 +243,15 @@ class Auditor:
             lambda reader: (row := self.status(reader)) and row["watermark"] and row["watermark"] > until,
             "the watermark goes on",
         )
+
+    async def gaps(self, count: int) -> list[Row]:
+        """Wait until there are so many gaps at least and none is open, and return them, the oldest first."""
+
+        def over(reader: Reader) -> list[Row] | None:
+            found = reader.gaps(limit=None)
+            return found[::-1] if len(found) >= count and not any(gap["open"] for gap in found) else None
+
+        return await self.until(over, f"{count} gaps")
 
     async def answer(self, *arguments: str) -> list[Row]:
         """The rows that a reading command prints."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from auditor.demo.broker import PrivateBroker, program
+from auditor.demo.broker import PrivateBroker
 from tests.acceptance.harness import Auditor
 from tests.acceptance.scene import open_scene
 
@@ -18,12 +17,9 @@ ADVANCED = Path(__file__).parents[2] / "config" / "rabbitmq" / "advanced.config"
 
 
 @pytest.fixture
-def node(test_environ: dict[str, str], broker: object) -> Iterator[PrivateBroker]:
+def node(node_wrapper: list[str]) -> Iterator[PrivateBroker]:
     """A node with our advanced.config."""
-    wrapper = shlex.split(test_environ.get("AUDITOR_TEST_RABBITMQ_COMMAND", ""))
-    if not wrapper and not program("rabbitmq-server"):
-        pytest.skip("RabbitMQ is not installed here: the tests use a broker that was given, or a container")
-    with PrivateBroker(wrapper, advanced=ADVANCED.read_text()) as node:
+    with PrivateBroker(node_wrapper, advanced=ADVANCED.read_text()) as node:
         yield node
 
 

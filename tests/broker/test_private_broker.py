@@ -11,26 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from auditor.demo.broker import PrivateBroker, program
-from auditor.demo.server import Broker
+from auditor.demo.broker import PrivateBroker
 from auditor.errors import BrokerError
 
 DEFINITIONS = {"queues": [{"name": "kept", "durable": True, "auto_delete": False, "arguments": {}}]}
 
 
 @pytest.fixture(scope="module")
-def wrapper(test_environ: dict[str, str], broker: Broker) -> list[str]:
-    """What this session puts before RabbitMQ's commands. Without any broker, `broker` fails first."""
-    wrapper = shlex.split(test_environ.get("AUDITOR_TEST_RABBITMQ_COMMAND", ""))
-    if not wrapper and not program("rabbitmq-server"):
-        pytest.skip("RabbitMQ is not installed here: the tests use a broker that was given, or a container")
-    return wrapper
-
-
-@pytest.fixture(scope="module")
-def node(wrapper: list[str]) -> Iterator[PrivateBroker]:
+def node(node_wrapper: list[str]) -> Iterator[PrivateBroker]:
     """A second node, beside the session's, that the tests of this module may end. It runs again after each."""
-    with PrivateBroker(wrapper) as node:
+    with PrivateBroker(node_wrapper) as node:
         yield node
 
 
@@ -64,8 +54,8 @@ def test_it_keeps_its_data_when_it_ends_and_starts_again(
     assert [queue["name"] for queue in node.management.get("queues", "/")] == ["kept"]
 
 
-def test_it_leaves_nothing_behind(wrapper: list[str]) -> None:
-    with PrivateBroker(wrapper) as node:
+def test_it_leaves_nothing_behind(node_wrapper: list[str]) -> None:
+    with PrivateBroker(node_wrapper) as node:
         folder, pid = node.folder, node.pid
         assert folder.exists()
     assert not folder.exists()
@@ -74,11 +64,13 @@ def test_it_leaves_nothing_behind(wrapper: list[str]) -> None:
         assert probe.connect_ex((node.host, node.port)) != 0
 
 
-def test_a_node_that_cannot_start_tells_its_last_words_and_is_cleared_away(tmp_path: Path, wrapper: list[str]) -> None:
+def test_a_node_that_cannot_start_tells_its_last_words_and_is_cleared_away(
+    tmp_path: Path, node_wrapper: list[str]
+) -> None:
     script = tmp_path / "wrapper"
     script.write_text(
         "#!/bin/sh\n"
-        f'case $1 in epmd) exec {shlex.join(wrapper)} "$@" ;; esac\n'
+        f'case $1 in epmd) exec {shlex.join(node_wrapper)} "$@" ;; esac\n'
         f'echo "$HOME" >{tmp_path}/home\n'
         "echo 'the disk has a headache'\n"
         "exit 7\n"

@@ -53,5 +53,9 @@ FAULTS = {
     "auditor stopped in the middle": "every event once",
     "connections cut under load": "every event once",
     "broker restarted again and again": "every event at most once; what is missing lies in a gap",
+    "auditor ended at a bad moment": "every event once; it ends within 10 seconds",
+    "disk nearly full": "every event once: what does not fit stays in the broker",
+    "disk full": "every event once",
+    "ledger damaged": "nothing of what was in it, which is moved aside; a gap",
     "losses among much traffic": "each with its state and reason",
 }

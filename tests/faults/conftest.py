@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-import shlex
+import subprocess
 from collections import defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from auditor.demo.broker import PrivateBroker, program
+from auditor.demo.broker import PrivateBroker
 from auditor.demo.server import Broker
 from tests.acceptance.conftest import auditor, shared_auditor
 from tests.acceptance.harness import Auditor
-from tests.acceptance.scene import Scene, open_scene
 from tests.conftest import BROKER
 from tests.faults import verdicts
 from tests.faults.catalogue import FAULTS
 from tests.faults.tally import RESULTS, Count, merge, put, read, table
+from tests.support.disk import MIB, Disk
+from tests.support.missing import missing
+from tests.support.vhost import Vhost
+from tests.support.wire import Wire
 
 __all__ = ["auditor", "shared_auditor"]
 
+FLOOR = 16 * MIB  # of the small disk that is not to be used
+
+SHOWN = 10  # lines of what is wrong about a fault
 TALLY = pytest.StashKey[defaultdict[str, Count]]()
 FAILED = pytest.StashKey[set[str]]()  # faults of which a test failed
 
@@ -63,7 +71,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     say = terminalreporter.write_line
     say("")
     for name, count in counts.items():
-        for line in count.wrong:
+        for line in count.wrong[:SHOWN]:
             say(f"{name}: {line}", red=True)
     total = [sum(getattr(count, what) for count in counts.values()) for what in ("planted", "found", "missed", "false")]
     say("{} faults: {:,} planted, {:,} found, {:,} missed, {:,} false".format(len(counts), *total))
@@ -96,19 +104,37 @@ def count(tally: defaultdict[str, Count], request: pytest.FixtureRequest) -> Cou
 
 
 @pytest.fixture
-def node(test_environ: dict[str, str], broker: Broker) -> Iterator[PrivateBroker]:
+def node(node_wrapper: list[str]) -> Iterator[PrivateBroker]:
     """A node that the test may break."""
-    wrapper = shlex.split(test_environ.get("AUDITOR_TEST_RABBITMQ_COMMAND", ""))
-    if not wrapper and not program("rabbitmq-server"):
-        pytest.skip("RabbitMQ is not installed here: the tests use a broker that was given, or a container")
-    with PrivateBroker(wrapper) as node:
+    with PrivateBroker(node_wrapper) as node:
         yield node
 
 
 @pytest.fixture
-async def scene(auditor: Auditor, count: Count) -> AsyncIterator[Scene]:
-    """A scene with an auditor of its own, which reads."""
-    auditor.start()
-    await auditor.reading()
-    async with open_scene(auditor, "outage", count) as scene:
-        yield scene
+async def wire(vhost: Vhost) -> AsyncIterator[Wire]:
+    """A line to the broker that the test may break."""
+    async with Wire(vhost.broker.host, vhost.broker.port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A small disk that the test may fill."""
+    with ExitStack() as stack:
+        disk = Disk(tmp_path / "disk")
+        try:
+            stack.enter_context(disk)
+        except (OSError, subprocess.CalledProcessError) as error:
+            missing(
+                f"No small file system can be mounted here ({error})", "It takes root, in a container CAP_SYS_ADMIN."
+            )
+        yield disk
+
+
+@pytest.fixture
+def cramped(disk: Disk, auditor: Auditor) -> Auditor:
+    """An auditor whose ledger is on the small disk, and for which counts matter, no deadlines."""
+    auditor.ledger = disk.path / "ledger.db"
+    auditor.settings["ledger"] = {"path": str(auditor.ledger), "min_free": FLOOR}
+    auditor.settings["flows"][0]["deadline"] = 600
+    return auditor

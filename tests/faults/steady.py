@@ -10,11 +10,14 @@ from contextlib import asynccontextmanager
 from auditor.core.hops import AGAINST, State
 from auditor.ledger.queries import Reader
 from tests.acceptance.harness import CANARY, DEADLINE, Auditor
+from tests.acceptance.scene import Claim, Scene
 from tests.acceptance.traffic import LANES, Applications, counts
 from tests.faults.tally import Count
 
 RATE = 100.0  # messages a second
 ENOUGH = 10_000_000  # messages: it is stopped before
+
+LOST = ("lost", "shelf", "lost", "queue_empty")  # what `check_all_is_well` plants
 
 _PROMPT = DEADLINE / 2  # seconds; applications that took longer were slow themselves, and `late` may be true
 
@@ -70,3 +73,16 @@ def claims_against(auditor: Auditor, applications: Applications) -> list[str]:
 def in_state(reader: Reader, state: State) -> list[dict[str, object]]:
     """The hops of orders in a state."""
     return [row for row in reader.hops(state=str(state), limit=None) if row["queue"] in LANES]
+
+
+async def check_all_is_well(scene: Scene, *standing: Claim) -> None:
+    """Check that the auditor sees and judges what happens from now on, and still claims what it did."""
+    await scene.auditor.reading()
+    inbox = await scene.queue("afterwards")
+    await scene.publish("fine", "afterwards")
+    await scene.consume(inbox)
+    await scene.arrived(1)
+    await scene.queue("shelf", x_message_ttl=0)
+    await scene.publish("lost", "shelf")
+    await scene.claimed(LOST, *standing)
+    assert ("fine", "afterwards", "delivered", None) in await scene.hops()

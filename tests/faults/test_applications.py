@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 
 import aio_pika
 import aiormq
@@ -14,23 +13,12 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 from tests.acceptance.harness import Auditor
 from tests.acceptance.scene import Scene, open_scene
-from tests.faults.tally import Count, fault
-
-Story = Callable[[Scene], Awaitable[None]]
-
-STORIES: dict[str, tuple[str, Story]] = {}  # its name -> the fault that it counts for, and the story
+from tests.faults.stories import Endings, Stories, chosen, side_by_side
+from tests.faults.tally import Count
 
 ROUNDS = 5  # how often each story is told in a long run
 
-
-def story(fault: str) -> Callable[[Story], Story]:
-    """Have a story of a fault told by the test at the end of this module."""
-
-    def keep(tell: Story) -> Story:
-        STORIES[tell.__name__] = (fault, tell)
-        return tell
-
-    return keep
+story = Stories[[Scene]]()
 
 
 async def reject(message: AbstractIncomingMessage) -> None:
@@ -649,34 +637,27 @@ async def a_message_that_is_fetched_after_its_deadline_is_late(scene: Scene) -> 
 @pytest.fixture(scope="module")
 def endings(
     shared_auditor: Auditor, long: bool, tally: defaultdict[str, Count], request: pytest.FixtureRequest
-) -> dict[str, BaseException | None]:
-    """How each chosen story ended. They are told side by side: nearly all that they do is to wait for a deadline."""
-    chosen = [
-        str(item.callspec.params["name"])
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.module is request.module
-    ]
-    endings: dict[str, BaseException | None] = dict.fromkeys(chosen)
+) -> Endings:
+    """How each chosen story ended. Each is background traffic for the others."""
+    names = chosen(request)
+
+    async def tell(name: str) -> None:
+        async with asyncio.timeout(120), open_scene(shared_auditor, name, tally[story.fault(name)]) as scene:
+            await story.tell(name, scene)
+
+    async def tell_all() -> Endings:
+        await shared_auditor.reading()
+        return await side_by_side(names, tell, at_once=len(names))
+
+    endings: Endings = dict.fromkeys(names)
     for _ in range(ROUNDS if long else 1):
-        for name, error in zip(chosen, asyncio.run(tell_all(shared_auditor, chosen, tally)), strict=True):
-            endings[name] = endings[name] or error
+        endings = {name: endings[name] or error for name, error in asyncio.run(tell_all()).items()}
     return endings
 
 
-async def tell_all(auditor: Auditor, names: list[str], tally: defaultdict[str, Count]) -> list[BaseException | None]:
-    await auditor.reading()
-    return await asyncio.gather(*(tell(auditor, name, tally) for name in names), return_exceptions=True)
-
-
-async def tell(auditor: Auditor, name: str, tally: defaultdict[str, Count]) -> None:
-    fault, story = STORIES[name]
-    async with asyncio.timeout(120), open_scene(auditor, name, tally[fault]) as scene:
-        await story(scene)
-
-
 @pytest.mark.timeout(180 * ROUNDS)
-@pytest.mark.parametrize("name", [pytest.param(name, marks=fault(of)) for name, (of, _) in STORIES.items()])
-def test_the_auditor_tells_the_story_as_it_was(name: str, endings: dict[str, BaseException | None]) -> None:
+@pytest.mark.parametrize("name", story.parameters)
+def test_the_auditor_tells_the_story_as_it_was(name: str, endings: Endings) -> None:
     error = endings[name]
     if error is not None:
         raise error
