@@ -47,6 +47,10 @@ FAULTS = {
     "trace queue deleted": "nothing of what was in flight: `unknown`, in a gap",
     "trace queue purged": "nothing of what was in flight: `unknown`, in a gap",
     "trace queue overflowed": "nothing of what was in flight: `unknown`, in a gap",
+    "trace queue unbound": "nothing of what was in flight: `unknown`, in a gap",
+    "one of two nodes untraced": "nothing of what was in flight: `unknown`, in a gap; says which node",
+    "one of two nodes away": "nothing of what was in flight: `unknown`, in a gap; what comes later is judged",
+    "clock stepped": "nothing but what was planted; no gap",
     # the ledger: every event once, compared with what the applications counted
     "much traffic": "every event once",
     "auditor killed": "every event once",

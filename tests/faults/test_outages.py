@@ -22,6 +22,7 @@ from tests.acceptance.scene import Scene, open_scene
 from tests.faults.steady import RATE, check_all_is_well, steady
 from tests.faults.stories import Endings, Stories, chosen, side_by_side
 from tests.faults.tally import Count
+from tests.support.disk import MIB
 from tests.support.wire import Wire
 
 ROUNDS = 3  # how often each story is told in a long run
@@ -31,7 +32,7 @@ BACKLOG_RATE = 200.0  # messages a second meanwhile
 WORKED_OFF = 300.0  # seconds for a backlog to be worked off; it takes one for some twenty of the traffic
 
 # Settings with which little of what the auditor is behind by is already with it.
-LITTLE = {"batch_events": 10, "prefetch": 10, "max_bytes": 1024 * 1024}
+LITTLE = {"batch_events": 10, "prefetch": 10, "max_bytes": MIB}
 
 story = Stories[["Outage"]]()
 
@@ -76,6 +77,14 @@ def held(auditor: Auditor) -> Iterator[None]:
 def switch_firehose(auditor: Auditor, *, on: bool) -> None:
     """Turn the firehose of the auditor's vhost on or off."""
     auditor.broker.management.put("vhosts", auditor.vhost, json={"tracing": on})
+
+
+def unbind(auditor: Auditor) -> None:
+    """Delete all bindings of the trace queue."""
+    api = auditor.broker.management
+    for one in api.get("queues", auditor.vhost, QUEUE, "bindings"):
+        if one["source"]:
+            api.delete("bindings", auditor.vhost, "e", one["source"], "q", QUEUE, one["properties_key"])
 
 
 async def depth(scene: Scene, at_least: int) -> None:
@@ -264,6 +273,43 @@ async def a_deleted_trace_queue_is_made_again_and_leaves_a_gap(outage: Outage) -
         # a delivery would not have been seen
         await scene.becomes("m1", "unknown")
         assert [hop for hop in await scene.hops() if hop[0] == "m1"] == [("m1", "inbox", "unknown", "queue_gone")]
+        await check_all_is_well(scene)
+
+
+@story("trace queue overflowed")
+async def a_trace_queue_that_overflows_while_the_auditor_is_away_leaves_a_gap(outage: Outage) -> None:
+    auditor = outage.auditor
+    auditor.settings["tap"]["max_bytes"] = MIB
+    async with outage.played(gap=True) as scene:
+        inbox = await scene.queue("inbox")
+        await scene.publish("m1")
+        await auditor.seen()
+        assert await asyncio.to_thread(auditor.stop) == 0
+        await scene.consume(inbox)
+        await scene.arrived(1)  # of which the trace queue will drop the event
+        await scene.consume(await scene.queue("large"))
+        for number in range(30):
+            await scene.publish(f"large{number}", "large", body=bytes(100_000))
+        auditor.start()
+        await auditor.reading()
+        await scene.becomes("m1", "unknown")
+        assert [row["reason"] for row in await scene.message("m1")] == ["overflow"]
+        assert [gap["reason"] for gap in await auditor.gaps(2)] == [FIRST, "overflow"]
+        await check_all_is_well(scene)
+
+
+@story("trace queue unbound")
+async def a_binding_that_was_deleted_is_made_again_and_leaves_a_gap(outage: Outage) -> None:
+    auditor = outage.auditor
+    async with outage.played(gap=True) as scene:
+        inbox = await scene.queue("inbox")
+        await scene.publish("m1")
+        await auditor.seen()
+        await asyncio.to_thread(unbind, auditor)
+        await inbox.purge()
+        assert [gap["reason"] for gap in await auditor.gaps(2)] == [FIRST, "blind"]
+        await scene.becomes("m1", "unknown")
+        assert "no longer bound with '#': bound it again" in auditor.log
         await check_all_is_well(scene)
 
 
