@@ -20,7 +20,7 @@ from tests.faults.tally import Count, fault
 from tests.support.vhost import Vhost
 
 MESSAGES = 20_000
-ENDS, ENDS_LONG = 5, 100
+ENDS, ENDS_LONG = 5, {signal.SIGTERM: 20, signal.SIGKILL: 100}  # how often it is ended
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_so_it_is_when_the_auditor_is_ended_in_the_middle(
     applications = Applications(vhost.url, ENOUGH, rate=500)
     traffic = asyncio.create_task(applications.run())
     instant = random.Random(vhost.name)
-    for _ in range(ENDS_LONG if long else ENDS):
+    for _ in range(ENDS_LONG[end] if long else ENDS):
         # from the middle of its start on
         await asyncio.sleep(instant.uniform(0.3, 2.5))
         counting.signal(end)
