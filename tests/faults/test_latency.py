@@ -26,9 +26,10 @@ SECONDS, QUICK_SECONDS = 30.0, 5.0
 PAUSE = 0.25  # seconds between two losses that are planted
 
 UNROUTABLE = 2.0  # seconds from the publish, at most
-# Seconds from when the watermark passed the deadline, at most: five, and the margin of two canaries within which nobody
-# is accused yet.
-VERDICT = 7.0
+VERDICT = 5.0  # seconds from when the watermark passed the deadline, at most
+
+# Of the rate: applications that reach less of it were short of CPU themselves, and so was the auditor.
+REACHED = 0.9
 
 _POLL = 0.05  # seconds: to look more often would cost the CPU that the auditor needs
 
@@ -116,9 +117,10 @@ async def test_verdicts_are_in_time(
     ]
     count.hold(must, claims)
     assert not count.wrong
-    # the median: on a machine that has other things to do, anything may take long
-    assert median(late["unroutable"]) < UNROUTABLE, row
-    assert median(late["verdict"]) < VERDICT, row
+    if row["messages_per_s"] >= REACHED * (RATE if long else QUICK_RATE):
+        # the median: on a machine that has other things to do, anything may take long
+        assert median(late["unroutable"]) < UNROUTABLE, row
+        assert median(late["verdict"]) < VERDICT, row
 
 
 def _figures(seconds: list[float]) -> Row:

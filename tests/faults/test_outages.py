@@ -29,7 +29,7 @@ ROUNDS = 3  # how often each story is told in a long run
 AT_ONCE = 4  # more would take so long for want of CPU that the consumers would be late
 BACKLOG, BACKLOG_LONG = 4.0, 600.0  # seconds that the auditor is away
 BACKLOG_RATE = 200.0  # messages a second meanwhile
-WORKED_OFF = 300.0  # seconds for a backlog to be worked off; it takes one for some twenty of the traffic
+WORKED_OFF = 300.0  # seconds for the longest backlog to be worked off; it takes some ten
 
 # Settings with which little of what the auditor is behind by is already with it.
 LITTLE = {"batch_events": 10, "prefetch": 10, "max_bytes": MIB}
