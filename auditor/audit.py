@@ -91,6 +91,7 @@ class Notice(NamedTuple):
     reason: GapReason
     at: int
     over: bool = False  # nothing is missing after `at`
+    suspected: bool = False  # if all canaries come back, nothing is missing at all
 
 
 class Connection(NamedTuple):
@@ -242,6 +243,8 @@ class VhostAudit:
         for sighting in step.sent:
             self._watermark.sent(sighting.node, sighting.number, sighting.at)
             self._backlog.sent(sighting.number, self._watermark.at)
+        if step.cut or not step.connection.connected:
+            self._gaps.confirm()
         self._watermark.forget(*step.cut)  # those sent last, too: the connection took them along
         if not step.connection.connected:
             self._watermark.forget(*self._nodes)
@@ -265,7 +268,7 @@ class VhostAudit:
         compared = Compared(self._completeness.span, step.uncounted)
         watermark, horizon = self._watermark.at, self._watermark.horizon
         inspect: list[str] = []
-        if watermark is not None and horizon is not None:
+        if watermark is not None and horizon is not None and not self._gaps.suspected:
             inspect = self._matcher.judge.due(horizon, watermark)
         changes = self._matcher.take()
         if self._orders is not None:
@@ -408,7 +411,8 @@ class VhostAudit:
 
     def _notice(self, notice: Notice, gaps: dict[int, Gap], *, began: bool = False) -> None:
         lasting = self._gaps.open
-        gap = self._gaps.notice(notice.reason, notice.at, self._watermark.at, self._ids.gap)
+        since = self._watermark.at
+        gap = self._gaps.notice(notice.reason, notice.at, since, self._ids.gap, suspected=notice.suspected)
         gap.began = gap.began or began
         gaps[gap.id] = gap
         if gap is not lasting:

@@ -24,6 +24,7 @@ class Finding(NamedTuple):
     reason: GapReason | None  # None: nothing is missing
     says: str
     until_lost: bool = False  # only what was under way when the connection was lost is missing
+    suspected: bool = False  # that something is missing: nothing was found that would prove it
 
 
 class Blindness:
@@ -108,6 +109,7 @@ class Blindness:
             GapReason.BLIND,
             f"Blind: no canary comes back through {', '.join(nodes)}, so the firehose is off there, or was not bound."
             f" To turn it on, there: rabbitmqctl trace_on -p {self._vhost}{because}",
+            suspected=True,
         )
 
     async def _unbound(self) -> list[str]:

@@ -290,7 +290,7 @@ class Watch:
             if self._lost_at is not None:
                 self._notices.append(Notice(GapReason.BLIND, self._lost_at, over=True))
         elif finding.reason is not None:
-            self._notice(finding.reason)
+            self._notice(finding.reason, suspected=finding.suspected)
         self._say(finding.says)
 
     # events that cannot be delivered
@@ -378,8 +378,8 @@ class Watch:
         with suppress(LedgerError):
             await self._thread.run(partial(self._audit.tell, self._problem, self._clock.now()))
 
-    def _notice(self, reason: GapReason) -> None:
-        self._notices.append(Notice(reason, self._clock.now()))
+    def _notice(self, reason: GapReason, *, suspected: bool = False) -> None:
+        self._notices.append(Notice(reason, self._clock.now(), suspected=suspected))
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, but not beyond a stop."""

@@ -46,9 +46,17 @@ class Gap:
     to_at: int | None = None  # None: it still lasts
     began: bool = False  # a canary that never came back proves that it did not begin later
     missing: int | None = None  # publishes that the broker counted and that were not seen; None: not known
+    suspected: bool = False  # canaries are late and nobody knows why: they may still come, and then nothing is missing
+
+    @property
+    def void(self) -> bool:
+        """Whether it turned out that nothing is missing."""
+        return self.from_at is not None and self.from_at == self.to_at
 
     def covers(self, from_at: int, to_at: int) -> bool:
         """Whether the gap overlaps a span of time."""
+        if self.void:
+            return False
         return (self.from_at is None or self.from_at < to_at) and (self.to_at is None or self.to_at > from_at)
 
     def reaches(self, since: int | None) -> bool:
@@ -74,16 +82,29 @@ class Gaps:
         """The gap that still lasts."""
         return self._open
 
-    def notice(self, reason: GapReason, at: int, since: int | None, new_id: Callable[[], int]) -> Gap:
+    @property
+    def suspected(self) -> bool:
+        """Whether it is open whether there is a gap at all: nothing can be claimed until that is known."""
+        return self._open is not None and self._open.suspected
+
+    def confirm(self) -> None:
+        """Take in that it will not be known whether the canaries that are out would have come back."""
+        if self._open is not None:
+            self._open.suspected = False
+
+    def notice(
+        self, reason: GapReason, at: int, since: int | None, new_id: Callable[[], int], *, suspected: bool = False
+    ) -> Gap:
         """Take in that events may be missing since the last canary that came back (`since`), noticed `at`.
 
         A gap that is open goes on: only canaries that are published from here on can end it. A reason that was unknown
-        may be known now.
+        may be known now. One that is only `suspected` is void if all canaries come back after all.
         """
         if self._open is None:
-            self._open = Gap(new_id(), reason, since, at)
+            self._open = Gap(new_id(), reason, since, at, suspected=suspected and since is not None)
         else:
             self._open.noticed_at = at
+            self._open.suspected = self._open.suspected and suspected
             if self._open.reason is GapReason.BLIND:
                 self._open.reason = reason
         return self._open
@@ -96,6 +117,7 @@ class Gaps:
         gap, proven = self._open, self._proven
         if gap is not None:
             gap.began = True
+            gap.suspected = False
             if gap.reason is GapReason.BLIND:
                 gap.reason = reason
             if since is None or (gap.from_at is not None and since < gap.from_at):
@@ -118,6 +140,6 @@ class Gaps:
                 gap.from_at = at
                 return gap
             return None
-        gap.to_at = at
+        gap.to_at = gap.from_at if gap.suspected and gap.missing is None else at
         self._open = None
         return gap

@@ -258,6 +258,9 @@ class Ledger:
             kept = (row._replace(header=row.header[:MAX_HEADER]) for row in undecodable)
             _UNDECODABLE.run(conn, [value for row in kept for value in row])
             _GAPS.run(conn, [value for gap in gaps for value in gap])
+            for gap in gaps:
+                if gap.from_at is not None and gap.from_at == gap.to_at:  # it turned out that nothing was missing
+                    conn.execute("DELETE FROM gaps WHERE id = ?", (gap.id,))
             if unconfirmed is not None:
                 seen.write(conn, status.vhost, unconfirmed)
             if compared is not None:

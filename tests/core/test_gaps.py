@@ -107,3 +107,53 @@ def test_what_is_missed_while_a_gap_lasts_makes_it_longer_and_gives_it_its_reaso
     gap = gaps.notice(GapReason.BLIND, at=150, since=100, new_id=lambda: 1)
     assert gaps.missed(GapReason.OVERFLOW, 90, 140, lambda: 2) is None
     assert (gap.reason, gap.from_at) == (GapReason.OVERFLOW, 90)
+
+
+# a gap that is only suspected
+
+
+def test_a_suspicion_is_void_when_all_canaries_come_back() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, 20, 10, lambda: 1, suspected=True)
+    assert gaps.suspected
+    gaps.sighted(12)  # those that were only late
+    gaps.sighted(15)
+    assert gaps.sighted(21) is gap
+    assert gap.void
+    assert not gap.covers(0, 100)
+    assert gaps.open is None
+    assert not gaps.suspected
+
+
+def test_a_suspicion_is_a_gap_once_a_canary_is_missing() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, 20, 10, lambda: 1, suspected=True)
+    assert gaps.missed(GapReason.BLIND, 10, 21, lambda: 1) is None
+    assert not gaps.suspected
+    gaps.sighted(21)
+    assert (gap.from_at, gap.to_at, gap.void) == (10, 21, False)
+
+
+def test_a_suspicion_is_a_gap_when_it_cannot_be_cleared_up() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, 20, 10, lambda: 1, suspected=True)
+    gaps.confirm()
+    gaps.sighted(21)
+    assert (gap.from_at, gap.to_at) == (10, 21)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_suspicion_beside_a_known_cause_is_none(first: bool) -> None:
+    gaps = Gaps()
+    gaps.notice(GapReason.BLIND, 20, 10, lambda: 1, suspected=first)
+    gap = gaps.notice(GapReason.FIREHOSE_OFF, 20, 10, lambda: 1, suspected=not first)
+    assert not gaps.suspected
+    gaps.sighted(21)
+    assert not gap.void
+
+
+def test_before_the_first_canary_nothing_is_void() -> None:
+    gaps = Gaps()
+    gap = gaps.notice(GapReason.BLIND, 20, None, lambda: 1, suspected=True)
+    gaps.sighted(21)
+    assert not gap.void

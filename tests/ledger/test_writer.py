@@ -265,6 +265,12 @@ def test_orphans_are_kept_until_they_are_adopted(ledger: Ledger) -> None:
     assert ledger.recent_orphans("/", START) == [new]
 
 
+def test_a_gap_that_turned_out_to_be_none_is_taken_out(ledger: Ledger) -> None:
+    ledger.commit(Changes(), status=status(), gaps=[GapRow(1, "/", "blind", START, None)])
+    ledger.commit(Changes(), status=status(), gaps=[GapRow(1, "/", "blind", START + 3, START + 3)])
+    assert ledger.gaps("/", 0) == []
+
+
 def test_status_and_gaps_come_back_as_they_were_given(ledger: Ledger) -> None:
     first = status(connected=False, problem="firehose off", watermark=None, queue_depth=None)
     ledger.commit(
