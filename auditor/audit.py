@@ -195,7 +195,7 @@ class VhostAudit:
         self._canary_key = f"publish.{canary.exchange}".encode()
         self._known_gaps: deque[Gap] = deque(maxlen=_MAX_GAPS)
         self._gaps = Gaps()
-        self._first = known is None
+        self._first: int | None = now if known is None else None  # when the first start was, until it is noted
         self._restore(pace, max_open_hops, now)
         self._pending: Callable[[], None] | None = None
 
@@ -231,9 +231,10 @@ class VhostAudit:
         """Take one step; LedgerError when it could not be committed: call `flush` until it can."""
         assert self._pending is None, "the last step is not committed"
         gaps: dict[int, Gap] = {}
-        if self._first:
-            self._first = False
-            self._notice(Notice(GapReason.FIRST_START, step.now), gaps)
+        if self._first is not None:
+            # from the start on, not from this step: the first canary may be on its way by now, and it ends the gap
+            self._notice(Notice(GapReason.FIRST_START, self._first), gaps)
+            self._first = None
         for notice in sorted(step.notices, key=attrgetter("over")):  # what lasts takes in what is over
             if not notice.over:
                 self._notice(notice, gaps)
