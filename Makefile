@@ -24,7 +24,7 @@ endef
 
 .PHONY: menu
 menu:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(READY) rabbitmq ## see it work: orders run through a private broker, messages go astray, the auditor names them
@@ -58,14 +58,27 @@ format: $(READY) ## put the code into its form, and mend what can be mended with
 	@$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(READY) ## pin the newest allowed versions of all libraries in requirements.lock
-	@$(BIN)/pip-compile --upgrade pyproject.toml
-	@! grep -n '://' requirements.lock || { echo 'make lock: an address has got into requirements.lock' >&2; exit 1; }
+lock: $(READY) ## pin the newest allowed versions of all libraries: requirements.lock to run it, tests/requirements.lock to work on it
+	@$(BIN)/pip-compile --upgrade --extra web --output-file requirements.lock pyproject.toml
+	@$(BIN)/pip-compile --upgrade --all-extras --constraint requirements.lock --output-file tests/requirements.lock pyproject.toml
+	@! grep -n '://' requirements.lock tests/requirements.lock || { echo 'make lock: an address has got into a lock' >&2; exit 1; }
+
+.PHONY: dist
+dist: $(READY) ## wheel and source archive, with the commit in them, into dist
+	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)
+
+.PHONY: install
+install: ## install or upgrade it as a service on this machine, as root (docs/operating.md)
+	@PYTHON='$(PYTHON)' systemd/install
+
+.PHONY: uninstall
+uninstall: ## take the service off this machine again; settings and ledger stay
+	@systemd/install --remove
 
 .PHONY: venv
 venv: $(READY) ## make .venv, the virtual environment with .venv/bin/auditor (the others do it by themselves)
 
-$(READY): pyproject.toml requirements.lock tests/support/make-venv
+$(READY): pyproject.toml tests/requirements.lock tests/support/make-venv
 	@PYTHON='$(PYTHON)' tests/support/make-venv .venv
 	@touch $@
 

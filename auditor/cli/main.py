@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from auditor import __version__
 from auditor.cli import acknowledging, daemon, reading
+from auditor.cli.version import version
 from auditor.demo.command import demo
 from auditor.errors import AuditorError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="auditor")
+@click.version_option(version(), prog_name="auditor", message="%(prog)s %(version)s")
 def auditor() -> None:
     """Audit RabbitMQ: which messages were published and never delivered, and what is the evidence?
 

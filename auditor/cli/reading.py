@@ -152,14 +152,23 @@ def _show_traces(traces: list[str]) -> None:
 
 
 @click.command()
+@click.option("--fail", is_flag=True, help="Exit with 1 unless all is well right now: for scripts and containers.")
 @formats
 @reads_ledger
-def status(reader: Reader, *, output: Format) -> None:
+def status(reader: Reader, *, fail: bool, output: Format) -> None:
     """Show how the audit stands: connected, how far it has seen, what is open, which time was not audited."""
     rows = [_aged(row) for row in reader.status()]
-    if output != "table":
+    if output == "table":
+        _tell_status(reader, rows)
+    else:
         show(rows, (), output)
-        return
+    # of a vhost that the settings no longer name the last row stays
+    now = [row for row in rows if row["running"]]
+    if fail and not (now and all(row["connected"] and not row["problem"] for row in now)):
+        sys.exit(_BAD_NEWS)
+
+
+def _tell_status(reader: Reader, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         _tell(row)
     if not rows:
@@ -168,7 +177,7 @@ def status(reader: Reader, *, output: Format) -> None:
     gaps = reader.gaps(limit=5)
     if gaps:
         click.echo("\nNot audited (the newest 5 gaps):")
-        show(gaps, _GAP, output)
+        show(gaps, _GAP, "table")
     click.echo(f"\nLedger: {reader.size() / 1_000_000:,.1f} MB")
 
 
