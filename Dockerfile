@@ -22,8 +22,7 @@ COPY auditor auditor
 ARG COMMIT=""
 # What was needed to build is not to run.
 RUN AUDITOR_COMMIT="${COMMIT}" /opt/auditor/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation . \
-    && /opt/auditor/bin/python -m pip uninstall --yes setuptools pip \
-    && install -d -m 750 -o 10001 -g 10001 /var/lib/auditor
+    && /opt/auditor/bin/python -m pip uninstall --yes setuptools pip
 
 FROM ${BASE_IMAGE}
 ARG COMMIT=""
@@ -33,7 +32,8 @@ LABEL org.opencontainers.image.title="auditor" \
       org.opencontainers.image.revision="${COMMIT}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/auditor /opt/auditor
-COPY --from=build /var/lib/auditor /var/lib/auditor
+# Made here, and not copied: a folder that is copied belongs to root.
+RUN install -d -m 750 -o 10001 -g 10001 /var/lib/auditor
 ENV PATH=/opt/auditor/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1
 # By number: so it can be told from root without a look into the image (runAsNonRoot), and needs no entry in /etc/passwd.
