@@ -31,7 +31,7 @@ demo: $(READY) rabbitmq ## see it work: orders run through a private broker, mes
 	@$(BIN)/auditor demo $(ARGS)
 
 .PHONY: test
-test: $(READY) rabbitmq prometheus ## everything that has to hold: format, lint, types, import rule, tests
+test: $(READY) rabbitmq tools ## everything that has to hold: format, lint, types, import rule, tests
 	$(call step,format,$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types,$(BIN)/mypy)
@@ -51,6 +51,11 @@ bench: $(READY) rabbitmq ## what auditing costs: throughput, CPU, memory, live a
 .PHONY: fuzz
 fuzz: $(READY) ## feed mutated messages to splitter and decoder, for a minute: whatever is sent, nothing may be raised
 	@$(BIN)/python -m tests.tap.fuzz_decode --seconds 60 --save build/fuzz-failure.json $(ARGS)
+
+.PHONY: outside
+outside: $(READY) rabbitmq ## what takes the network and more tools: install it, build and run its image, a sender in Java (five minutes)
+	@tests/support/get-tools --outside
+	@$(BIN)/pytest tests/outside $(ARGS)
 
 .PHONY: format
 format: $(READY) ## put the code into its form, and mend what can be mended without thinking
@@ -86,6 +91,6 @@ $(READY): pyproject.toml tests/requirements.lock tests/support/make-venv
 rabbitmq:
 	@tests/support/get-rabbitmq
 
-.PHONY: prometheus
-prometheus:
-	@tests/support/get-prometheus
+.PHONY: tools
+tools:
+	@tests/support/get-tools

@@ -127,9 +127,18 @@ class _Http(Sender):
             headers=headers or None,
             certificate_file=None if ca_file is None else str(ca_file),
         )
+        if ca_file is not None:
+            self._trust_no_other(exporter)
         self._exporter = exporter
         self._client = exporter._client
         self.endpoint = _shown(exporter._endpoint)
+
+    @staticmethod
+    def _trust_no_other(exporter: Any) -> None:
+        """Keep the authorities that the settings name: for requests, REQUESTS_CA_BUNDLE goes before its session's."""
+        session = exporter._client._transport._session
+        merge = session.merge_environment_settings
+        session.merge_environment_settings = lambda *given: {**merge(*given), "verify": session.verify}
 
     def send(self, request: ExportTraceServiceRequest, *, limit: float | None = None) -> Result:
         body = self._client._compress(request.SerializeToString())

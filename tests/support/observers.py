@@ -25,7 +25,7 @@ T = TypeVar("T")
 def program(name: str) -> str:
     """Find a program; there is no test without it."""
     found = shutil.which(name)
-    assert found, f"{name} is not installed: tests/support/get-prometheus gets it"
+    assert found, f"{name} is not installed: tests/support/get-tools gets it"
     return found
 
 
