@@ -159,6 +159,9 @@ class Voice:
         found = {"summary": cause.summary, "description": cause.description, "count": str(cause.number)}
         if cause.oldest_at is not None:
             found["oldest"] = _iso(cause.oldest_at)
+        if self._settings.alerts.runbook:
+            # as pages made of Markdown name their headings
+            found["runbook_url"] = f"{self._settings.alerts.runbook}#{cause.name.lower()}"
         if cause.name.startswith("Auditor"):
             return found
         rows = reader.examples(cause.labels, limit=_EXAMPLES, seen=seen(list(survey.vhosts)))

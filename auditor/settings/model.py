@@ -258,6 +258,7 @@ class Alerts(Section):
     lag: Seconds = 30.0  # how far the watermark may be behind
     gap: Seconds = HOUR  # for how long a gap is told after it has ended
     page: str = ""  # where the ledger's pages are, for links; empty: no links
+    runbook: str = ""  # where docs/operating.md is shown, for links to what to do; empty: no links
 
     @field_validator("key_file")
     @classmethod

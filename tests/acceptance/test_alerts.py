@@ -46,7 +46,11 @@ def alertmanager(witness: Witness, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 async def scene(auditor: Auditor, alertmanager: Alertmanager) -> AsyncIterator[Scene]:
     """A scene with an auditor that tells this Alertmanager."""
-    auditor.settings["alerts"] = {"alertmanagers": [alertmanager.url], "labels": {"team": "orders"}}
+    auditor.settings["alerts"] = {
+        "alertmanagers": [alertmanager.url],
+        "labels": {"team": "orders"},
+        "runbook": "https://git.internal/operating.md",
+    }
     auditor.settings["stages"] = [
         {"name": "NEW", "system": "shop", "deadline": 2.0},
         {"name": "DONE", "system": "crm"},
@@ -110,7 +114,8 @@ async def test_each_verdict_is_notified_once_with_its_labels_and_in_time(scene: 
         wanted = {"alertname": name, "severity": severity, "vhost": auditor.vhost, "flow": "all", "reason": reason}
         assert alert["labels"] == {**wanted, "team": "orders"} | ({"queue": full} if full else {})
         assert alert["annotations"]["count"] == "1"
-        assert set(alert["annotations"]) == {"summary", "description", "count", "oldest", "examples"}
+        assert set(alert["annotations"]) == {"summary", "description", "count", "oldest", "examples", "runbook_url"}
+        assert alert["annotations"]["runbook_url"] == f"https://git.internal/operating.md#{name.lower()}"
     assert "order A-1" in (await notified(witness, "firing", "MessageUndelivered"))[0]["annotations"]["examples"] or (
         "order A-1" in json.dumps([post[2] for post in witness.posts])
     )
