@@ -6,6 +6,7 @@ Each call returns the rows of a view of `docs/ledger.md` as dictionaries with th
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,18 @@ _WHAT = "The ledger could not be read"
 _STATUS = """SELECT s.*, c.since_at AS counted_since_at, c.compared_at AS counted_until_at, c.counted,
     c.seen_least, c.seen_most, c.missing, c.note AS completeness_note
 FROM status s LEFT JOIN completeness c ON c.vhost = s.vhost ORDER BY s.vhost"""
+_HOUR = 3_600_000_000  # microseconds
+_LOST_BY_HOUR = f"""SELECT (SELECT name FROM names WHERE id = flow_id) AS flow, hour, hops FROM (
+    SELECT h.flow_id, m.published_at / {_HOUR} * {_HOUR} AS hour, count(*) AS hops
+    FROM hops h INDEXED BY hops_against CROSS JOIN messages m ON m.id = h.message
+    WHERE h.state_id IN ({AGAINST_SQL}) AND h.message >= ? AND m.published_at >= ?
+    GROUP BY h.flow_id, hour)"""
+_ACKNOWLEDGEMENT_OF = """SELECT l.* FROM acknowledged_hops a CROSS JOIN acknowledgement_list l ON l.id = a.acknowledgement
+WHERE a.message = ? AND a.hop = ? AND a.state_id = ?"""
+_ACKNOWLEDGED = """EXISTS (SELECT 1 FROM acknowledged_hops a
+    WHERE a.message = lost.message AND a.hop = lost.hop AND a.state_id = lost.state_id)"""
 _DAY = 86_400_000_000  # microseconds
+_STEPS = 10_000  # of SQLite's machine between two looks at the clock: well below a millisecond
 
 
 class Reader:
@@ -39,15 +51,22 @@ class Reader:
         conn.row_factory = sqlite3.Row
 
     @classmethod
-    def open(cls, path: Path) -> Reader:
-        """Open a ledger for reading; LedgerError if there is none, or if it is damaged or newer than this program."""
+    def open(cls, path: Path, *, patience: float | None = None) -> Reader:
+        """Open a ledger for reading; LedgerError if there is none, or if it is damaged or newer than this program.
+
+        With `patience`, all queries together are given up after so many seconds, with a LedgerError.
+        """
         if not path.is_file():
             hint = "Name the ledger with --ledger, or start the auditor once: it makes it."
             raise LedgerError(_WHAT, on=str(path), why="there is no such file", hint=hint)
         try:
-            return cls(path, _connect(path))
+            conn = connect(path)
         except sqlite3.Error as exc:
             raise letters.refused(_WHAT, path, exc) from exc
+        if patience is not None:
+            end = time.monotonic() + patience
+            conn.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+        return cls(path, conn)
 
     def close(self) -> None:
         """Close the connection."""
@@ -70,10 +89,19 @@ class Reader:
         order: str | None = None,
         state: str | None = None,
         reason: str | None = None,
+        vhost: str | None = None,
+        acknowledged: bool | None = None,
+        before: tuple[int, int] | None = None,
         limit: int | None = 100,
     ) -> list[Row]:
-        """Return the hops with a verdict against them, newest first; `since` is the publish time in microseconds."""
-        where, values = self._filters(since, flow, queue, order, state, reason)
+        """Return the hops with a verdict against them, newest first; `since` is the publish time in microseconds.
+
+        `before` is message and number of a hop: older ones only.
+        """
+        where, values = self._filters(since, flow, queue, order, state, reason, vhost, acknowledged)
+        if before is not None:
+            where += f"{' AND' if where else ' WHERE'} message <= ? AND (message, hop) < (?, ?)"
+            values += [before[0], *before]
         return self._rows(f"SELECT * FROM lost{where} LIMIT ?", *values, -1 if limit is None else limit)
 
     def count_lost(
@@ -85,9 +113,11 @@ class Reader:
         order: str | None = None,
         state: str | None = None,
         reason: str | None = None,
+        vhost: str | None = None,
+        acknowledged: bool | None = None,
     ) -> int:
         """Return how many hops `lost` would list without a limit."""
-        where, values = self._filters(since, flow, queue, order, state, reason)
+        where, values = self._filters(since, flow, queue, order, state, reason, vhost, acknowledged)
         count: int = self._rows(f"SELECT count(*) AS n FROM lost{where}", *values)[0]["n"]
         return count
 
@@ -201,10 +231,18 @@ class Reader:
         return self._rows("SELECT *, (SELECT count(*) FROM outbox) AS waiting FROM tracing")[0]
 
     def open_orders(
-        self, *, stuck: bool = False, stage: str | None = None, system: str | None = None, limit: int | None = 100
+        self,
+        *,
+        stuck: bool = False,
+        stage: str | None = None,
+        system: str | None = None,
+        vhost: str | None = None,
+        acknowledged: bool | None = None,
+        limit: int | None = 100,
     ) -> list[Row]:
         """Return the orders of which further stages are expected, the one longest in its stage first."""
-        where, values = _where({"stuck = ?": 1 if stuck else None, "stage = ?": stage, "system = ?": system})
+        filters = {"stage = ?": stage, "system = ?": system, "vhost = ?": vhost, "acknowledged = ?": acknowledged}
+        where, values = _where({"stuck = ?": 1 if stuck else None, **filters})
         sql = f"SELECT * FROM open_orders{where} ORDER BY entered_at LIMIT ?"
         return self._rows(sql, *values, -1 if limit is None else limit)
 
@@ -219,17 +257,41 @@ class Reader:
         reason: str | None = None,
     ) -> list[tuple[int, int, str]]:
         """Return message, hop and state of the hops that `lost` would list and that nobody has acknowledged."""
-        where, values = self._filters(since, flow, queue, order, state, reason)
-        known = """(SELECT 1 FROM acknowledged_hops a
-            WHERE a.message = lost.message AND a.hop = lost.hop AND a.state_id = lost.state_id)"""
-        condition = f"{where} AND NOT EXISTS" if where else " WHERE NOT EXISTS"
-        rows = self._rows(f"SELECT message, hop, state FROM lost{condition} {known}", *values)
+        where, values = self._filters(since, flow, queue, order, state, reason, None, False)
+        rows = self._rows(f"SELECT message, hop, state FROM lost{where}", *values)
         return [(row["message"], row["hop"], row["state"]) for row in rows]
 
     def stuck_entries(self, *, stage: str | None = None, order: str | None = None) -> list[int]:
         """Return the entries of stuck orders that nobody has acknowledged."""
         where, values = _where({"stuck = ?": 1, "acknowledged = ?": 0, "stage = ?": stage, "order_id = ?": order})
         return [row["message"] for row in self._rows(f"SELECT message FROM open_orders{where}", *values)]
+
+    def lost_by_hour(self, since: int) -> list[Row]:
+        """Return how many hops of each flow have a verdict against them: `flow`, `hour` of the publish, `hops`.
+
+        The hour is its first microsecond. `since` is the oldest publish, in microseconds.
+        """
+        return self._rows(_LOST_BY_HOUR, self._first_message(since), since)
+
+    def acknowledgements_of(self, hops: Sequence[Row]) -> dict[tuple[int, int], Row]:
+        """Return who has acknowledged these rows of `lost`, by message and hop."""
+        found = {}
+        for hop in hops:
+            rows = self._rows(_ACKNOWLEDGEMENT_OF, hop["message"], hop["hop"], hop["state_id"])
+            if rows:
+                found[hop["message"], hop["hop"]] = rows[0]
+        return found
+
+    def order_stages(self, order_id: str) -> list[Row]:
+        """Return the stages that an order has entered, oldest first."""
+        return self._rows("SELECT * FROM stages WHERE order_id = ? ORDER BY at, message", order_id)
+
+    def stages_now(self) -> list[Row]:
+        """Return how many orders are in each stage: `stage`, `system`, `orders`, `stuck`, `longest_seconds`."""
+        return self._rows(
+            "SELECT stage, system, count(*) AS orders, sum(stuck) AS stuck, max(seconds) AS longest_seconds"
+            " FROM open_orders GROUP BY stage, system ORDER BY min(entered_at)"
+        )
 
     def stage_times(self) -> list[Row]:
         """Return one row a stage and system; reads every stage of every order."""
@@ -270,6 +332,8 @@ class Reader:
         order: str | None,
         state: str | None,
         reason: str | None,
+        vhost: str | None = None,
+        acknowledged: bool | None = None,
     ) -> tuple[str, list[Any]]:
         ordered = "message IN (SELECT message FROM order_messages WHERE order_id = ?)"
         return _where(
@@ -281,6 +345,8 @@ class Reader:
                 ordered: order,
                 "state = ?": state,
                 "reason = ?": reason,
+                "vhost = ?": vhost,
+                f"{_ACKNOWLEDGED} = ?": acknowledged,
             }
         )
 
@@ -338,7 +404,7 @@ def _log(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Return a checked connection.
 
     SQLite needs the log's index beside the file even for reading. Where nobody writes and the folder is read-only,
@@ -356,7 +422,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _checked(path: Path, how: str) -> sqlite3.Connection:
-    conn = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None)
+    uri = f"file:{quote(str(path.absolute()))}?{how}"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
         layout.check(conn, path, _WHAT)
     except BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from auditor.presets import PresetName
@@ -274,6 +274,46 @@ class Http(Section):
     listen: Listen = "127.0.0.1:9464"  # HOST:PORT; port 0 takes a free one; empty: nowhere
 
 
+class Web(Section):
+    """The pages of `auditor web`."""
+
+    listen: Listen = "127.0.0.1:8001"  # HOST:PORT; port 0 takes a free one
+    cert_file: FilePath | None = None  # PEM; with it, TLS is spoken
+    key_file: FilePath | None = None  # PEM; the key to it
+    users: dict[Name, SecretStr] = {}  # "ROLE:HASH" by name; the hash as `auditor web --hash-password` prints it
+    proxies: list[IPvAnyAddress] = []  # whose headers say who somebody is
+    user_header: str = "X-Forwarded-User"
+    role_header: str = "X-Forwarded-Role"
+    # of those who have not logged in; empty: nobody's, or support where there is no login at all
+    anonymous: Literal["", "viewer", "support", "admin"] = ""
+    access_db: FilePath | None = None  # the table of who looked at what; none: JSON lines on stdout alone
+    keep_access: Seconds = 90 * DAY
+    query_time: Seconds = Field(default=1.0, le=60)  # after which a query is given up
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        if not value:
+            raise ValueError('HOST:PORT, such as "127.0.0.1:8001"')
+        return value
+
+    @field_validator("users")
+    @classmethod
+    def _check_users(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for entry in value.values():
+            role, _, hashed = entry.get_secret_value().partition(":")
+            if role not in ("viewer", "support", "admin") or hashed.count("$") != 3:
+                raise ValueError('"ROLE:HASH" by name, with the role viewer, support or admin')
+        return value
+
+    @field_validator("key_file")
+    @classmethod
+    def _check_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("cert_file") is not None:
+            raise ValueError("the file with the key to web.cert_file")
+        return value
+
+
 class Log(Section):
     """What the daemon says about itself, on stderr."""
 
@@ -332,6 +372,7 @@ class Settings(BaseSettings):
     tracing: Tracing = Tracing()
     alerts: Alerts = Alerts()
     http: Http = Http()
+    web: Web = Web()
     log: Log = Log()
     stages: list[StageSettings] = Field(default=ORDER_STAGES, max_length=60)
     flows: list[FlowSettings] = []  # none: one flow that takes everything

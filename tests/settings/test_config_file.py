@@ -28,6 +28,9 @@ EXAMPLES = {  # options without a default, whose value in the file is an example
     ("broker", "management", "password"),
     ("tracing", "ca_file"),
     ("tracing", "headers"),
+    ("web", "access_db"),
+    ("web", "cert_file"),
+    ("web", "key_file"),
 }
 
 
