@@ -31,7 +31,7 @@ demo: $(READY) rabbitmq ## see it work: orders run through a private broker, mes
 	@$(BIN)/auditor demo $(ARGS)
 
 .PHONY: test
-test: $(READY) rabbitmq tools ## everything that has to hold: format, lint, types, import rule, tests
+test: $(READY) rabbitmq tools chromium ## everything that has to hold: format, lint, types, import rule, tests
 	$(call step,format,$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types,$(BIN)/mypy)
@@ -94,3 +94,7 @@ rabbitmq:
 .PHONY: tools
 tools:
 	@tests/support/get-tools
+
+.PHONY: chromium
+chromium:
+	@tests/support/get-chromium

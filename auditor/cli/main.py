@@ -8,6 +8,7 @@ import click
 
 from auditor.cli import acknowledging, daemon, reading
 from auditor.cli.version import version
+from auditor.cli.web import web
 from auditor.demo.command import demo
 from auditor.errors import AuditorError
 
@@ -37,6 +38,7 @@ for command in (
     acknowledging.ack,
     reading.status,
     reading.coverage,
+    web,
     demo,
 ):
     auditor.add_command(command)
