@@ -26,7 +26,6 @@ from datasette.utils.asgi import Request, Response
 from auditor.errors import LedgerError
 from auditor.ledger.access import Access, AccessTable
 from auditor.settings.model import Web
-from auditor.web.words import Words, preferred
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,9 @@ ROLES = ("viewer", "support", "admin")
 
 ENGINE = "/ledger"
 """Where the engine's own pages of the ledger are."""
+
+REFUSED = "/-/refused"
+"""Where the page is that says why another may not be seen; scope["needed"] is the role that it takes."""
 
 _EVERYBODY = ""
 # The first pattern that matches a path says which role it needs; what none matches is for admins.
@@ -116,9 +118,12 @@ class Gate:
             try:
                 if refused is None:
                     await app(scope, receive, send_safely)
+                elif refused and not role and self._logins and request.method == "GET":
+                    login = Response.redirect(f"/-/login?next={quote(_asked(request), safe='')}")
+                    await login.asgi_send(send_safely)
                 else:
-                    response = await self._refuse(datasette, Request(scope, receive), refused, role)
-                    await response.asgi_send(send_safely)
+                    inside = {"path": REFUSED, "raw_path": REFUSED.encode(), "method": "GET", "query_string": b""}
+                    await app({**scope, **inside, "needed": refused}, receive, send_safely)
             finally:
                 self._record(request, actor, role, status)
 
@@ -128,7 +133,9 @@ class Gate:
         """Return who asks, by name and role: as a trusted proxy says, or by having logged in."""
         client = (request.scope.get("client") or ("", 0))[0]
         if self._proxies and _address(client) in self._proxies:
-            name, role = (request.headers.get(name.lower(), "") for name in (self._web.user_header, self._web.role_header))
+            name, role = (
+                request.headers.get(name.lower(), "") for name in (self._web.user_header, self._web.role_header)
+            )
             return {"id": name, "role": role} if name and role in ROLES else None
         for found in pm.hook.actor_from_request(datasette=datasette, request=request):
             actor = await await_me_maybe(found)
@@ -149,17 +156,6 @@ class Gate:
             needed = ROLES[-1]
         return None if needed == _EVERYBODY or (role and ROLES.index(role) >= ROLES.index(needed)) else needed
 
-    async def _refuse(self, datasette: Datasette, request: Request, needed: str, role: str) -> Response:
-        if needed and not role and self._logins and request.method == "GET":
-            asked = _path(request) + (f"?{request.query_string}" if request.query_string else "")
-            return Response.redirect(f"/-/login?next={quote(asked, safe='')}")
-        await datasette.invoke_startup()  # the engine does so with the first request that comes through
-        request.scope["csrftoken"] = lambda: ""
-        w = Words(preferred(request.headers.get("accept-language", "")))
-        why = w("forbidden_why", role=role or w("nobody"), needed=needed) if needed else ""
-        page = {"w": w, "title": w("forbidden"), "why": why, "role": role}
-        return Response.html(await datasette.render_template("refused.html", page, request=request), status=403)
-
     def _headers(self, request: Request, message: Message) -> list[tuple[bytes, bytes]]:
         path = _path(request)
         ours = path in ("/", "/status", "/lost", "/orders", "/order", "/message", "/find", "/-/login")
@@ -173,20 +169,21 @@ class Gate:
                 value = _next(request).encode()
             if name == b"vary":
                 value += b", Accept-Language"
-            if name != b"link" and name not in _HEADERS:
+            if name not in (b"link", b"cache-control") and name not in _HEADERS:
                 headers.append((name, value))
         policy = POLICY if ours else _ENGINE_POLICY
         headers += [(b"content-security-policy", policy.encode()), *_HEADERS.items()]
-        if not path.startswith(("/static/", "/-/static/")) and not any(name == b"cache-control" for name, _ in headers):
+        if _is_static(path):
+            headers.append((b"cache-control", b"max-age=600"))  # a new version of the auditor is seen soon
+        else:
             headers.append((b"cache-control", b"private, no-store"))
         return headers
 
     def _record(self, request: Request, actor: dict[str, str] | None, role: str, status: int) -> None:
         path = _path(request)
-        if path.startswith(("/static/", "/-/static/")) or path == "/favicon.ico":
+        if _is_static(path):
             return
         now = time.time_ns() // 1000
-        page = path + (f"?{request.query_string}" if request.query_string else "")
         access = Access(
             at=now,
             time=datetime.fromtimestamp(now / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -194,7 +191,7 @@ class Gate:
             role=role,
             client=(request.scope.get("client") or ("", 0))[0],
             method=request.method,
-            page=page[:_LONGEST],
+            page=_asked(request)[:_LONGEST],
             status=status,
         )
         sys.stdout.write(json.dumps({name: value for name, value in access._asdict().items() if name != "at"}) + "\n")
@@ -221,6 +218,15 @@ def _path(request: Request) -> str:
     raw: bytes | None = request.scope.get("raw_path")
     path: str = request.scope["path"] if raw is None else raw.decode("latin-1")
     return path.partition("?")[0]
+
+
+def _asked(request: Request) -> str:
+    """Return path and query."""
+    return _path(request) + (f"?{request.query_string}" if request.query_string else "")
+
+
+def _is_static(path: str) -> bool:
+    return path.startswith(("/static/", "/-/static/")) or path == "/favicon.ico"
 
 
 def _next(request: Request) -> str:

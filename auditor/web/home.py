@@ -79,7 +79,10 @@ def strips(coverage: Sequence[Row], gaps: Sequence[Row], since: int, now: int) -
         def place(at: int) -> float:
             return 1000 * (min(max(at, since), now) - since) / (now - since)
 
-        pieces = [Piece("before", 0, place(begin), None), Piece("audited", place(begin), place(until) - place(begin), None)]
+        pieces = [
+            Piece("before", 0, place(begin), None),
+            Piece("audited", place(begin), place(until) - place(begin), None),
+        ]
         within = [
             gap
             for gap in gaps

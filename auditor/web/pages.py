@@ -21,7 +21,7 @@ from auditor.ledger.queries import Reader
 from auditor.settings import Settings, duration
 from auditor.web.home import charts, standing, strips
 from auditor.web.picture import MAX_HOPS, draw
-from auditor.web.words import Words, preferred
+from auditor.web.words import Words
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -107,7 +107,9 @@ class Pages:
                 "address": urlencode(kept),
                 "older": older,
                 "states": sorted(AGAINST),
-                "reasons": [reason.value for reason in Reason if reason.value not in ("blind", "overflow", "queue_gone")],
+                "reasons": [
+                    reason.value for reason in Reason if reason.value not in ("blind", "overflow", "queue_gone")
+                ],
                 "acknowledge": _acknowledge(kept),
             }
 
@@ -177,7 +179,12 @@ class Pages:
             rows = reader.message(message_id)[:_PAGE]
             acks = reader.acknowledgements_of([row for row in rows if row["hop"] is not None])
             orphans = reader.orphans(message_id=message_id)
-            return {"rows": rows, "acks": acks, "orphans": orphans, "traces": [reader.message_trace(row) for row in rows]}
+            return {
+                "rows": rows,
+                "acks": acks,
+                "orphans": orphans,
+                "traces": [reader.message_trace(row) for row in rows],
+            }
 
         def show(found: dict[str, Any], w: Words) -> dict[str, Any]:
             traces = list(dict.fromkeys(trace for trace in found["traces"] if trace))
@@ -229,7 +236,7 @@ class Pages:
         *,
         key: str = "",
     ) -> Response:
-        w = _words(request)
+        w = Words.of(request.headers)
         try:
             found = await self._ask(ask)
         except LedgerError as error:
@@ -246,13 +253,13 @@ class Pages:
         return await asyncio.to_thread(asking)
 
     async def _failed(self, request: Request, datasette: Datasette, error: LedgerError) -> Response:
-        w = _words(request)
+        w = Words.of(request.headers)
         why = w("too_long") if error.why == "interrupted" else str(error)
         page = {"title": w("error"), "why": why}
         return Response.html(await datasette.render_template("refused.html", page, request=request), status=503)
 
     async def _nothing(self, request: Request, datasette: Datasette, key: str) -> Response:
-        w = _words(request)
+        w = Words.of(request.headers)
         page = {"title": w("not_found"), "key": key}
         return Response.html(await datasette.render_template("nothing.html", page, request=request), status=404)
 
@@ -310,10 +317,6 @@ def _acknowledge(kept: dict[str, str]) -> list[str]:
 def _cell(value: object) -> object:
     """Return a value for a spreadsheet, which would take some foreign text for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def _words(request: Request) -> Words:
-    return Words(preferred(request.headers.get("accept-language", "")))
 
 
 def _now() -> int:

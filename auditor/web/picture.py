@@ -139,7 +139,7 @@ def _waited(hop: Row, now: int) -> float:
     if hop["wait_seconds"] is not None:
         return max(0.0, float(hop["wait_seconds"]))
     if hop["state"] in OPEN:
-        return max(0.0, (now - hop["published_at"]) / 1e6)
+        return max(0.0, float(now - hop["published_at"]) / 1e6)
     if hop["judged_at"] is not None:
-        return max(0.0, (hop["judged_at"] - hop["published_at"]) / 1e6)
+        return max(0.0, float(hop["judged_at"] - hop["published_at"]) / 1e6)
     return 0.0

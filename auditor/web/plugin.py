@@ -7,12 +7,12 @@ from typing import Any
 
 import pluggy
 from datasette.app import Datasette
-from datasette.utils.asgi import Request
+from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
-from auditor.web.gate import App, Gate
+from auditor.web.gate import REFUSED, App, Gate
 from auditor.web.pages import Pages
-from auditor.web.words import Words, clock, plain, preferred
+from auditor.web.words import Words, clock, plain
 
 _hook = pluggy.HookimplMarker("datasette")
 
@@ -62,7 +62,37 @@ class Plugin:
             (r"^/order$", pages.order),
             (r"^/message$", pages.message),
             (r"^/find$", pages.find),
+            (rf"^{REFUSED}$", self._refused),
         ]
+
+    async def _refused(self, request: Request, datasette: Datasette) -> Response:
+        w, role, needed = (
+            Words.of(request.headers),
+            self._gate.role(request.scope.get("actor")),
+            request.scope.get("needed"),
+        )
+        why = w("forbidden_why", role=role or w("nobody"), needed=needed) if needed else ""
+        page = {"title": w("forbidden"), "why": why}
+        return Response.html(await datasette.render_template("refused.html", page, request=request), status=403)
+
+    @_hook(tryfirst=True)
+    def handle_exception(
+        self, datasette: Datasette, request: Request, exception: Exception
+    ) -> Callable[[], Awaitable[Response]] | None:
+        """Show what went wrong in our frame; None for JSON, which the engine answers."""
+        status = getattr(exception, "status", 500)
+        if request.path.endswith(".json"):
+            return None
+
+        async def show() -> Response:
+            w = Words.of(request.headers)
+            title = w("not_found") if status == 404 else w("error")
+            # a bug's text is for the log, where the engine writes it
+            page = {"title": title, "why": "" if status in (404, 500) else str(exception)}
+            body = await datasette.render_template("refused.html", page, request=request)
+            return Response.html(body, status=status)
+
+        return show
 
     @_hook
     def prepare_jinja2_environment(self, env: Environment) -> None:
@@ -73,9 +103,8 @@ class Plugin:
     @_hook
     def extra_template_vars(self, request: Request | None) -> dict[str, Any]:
         """Give all templates, the engine's too, what the frame around the page needs."""
-        accept = "" if request is None else request.headers.get("accept-language", "")
         role = "" if request is None else self._gate.role(request.scope.get("actor"))
-        return {"w": Words(preferred(accept)), "role": role, "logins": self._gate.logins}
+        return {"w": Words.of({} if request is None else request.headers), "role": role, "logins": self._gate.logins}
 
     @_hook
     def permission_allowed(self, actor: dict[str, str] | None, action: str) -> bool | None:

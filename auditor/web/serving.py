@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -74,9 +75,10 @@ def serve(settings: Settings) -> None:
         shown = f"[{host}]" if ":" in host else host
         sys.stderr.write(f"Serving the pages at {scheme}://{shown}:{listener.getsockname()[1]}/\n")
         sys.stderr.flush()
+        # uvicorn ends by them, and then raises them again for whoever was there before: nobody has to die of them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
     finally:
         gate.close()
 

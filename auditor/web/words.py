@@ -296,7 +296,12 @@ class Words:
         self.language = language
         self._column = LANGUAGES.index(language)
 
-    def __call__(self, key: str, **values: object) -> str:
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Words:
+        """Return those that the browser prefers."""
+        return cls(preferred(headers.get("accept-language", "")))
+
+    def __call__(self, key: str, /, **values: object) -> str:
         """Return a text, with its blanks filled in."""
         text = _TEXTS[key][self._column]
         return text.format(**values) if values else text
@@ -353,7 +358,7 @@ class Words:
         return text.replace(".", ",") if self.language == "ru" else text
 
     def _of(self, table: Mapping[str, tuple[str, str]], word: str | None) -> str:
-        return table[word][self._column] if word in table else word or ""
+        return "" if word is None else table[word][self._column] if word in table else word
 
 
 def preferred(accept: str) -> str:

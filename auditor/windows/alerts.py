@@ -164,6 +164,10 @@ def message(alert: Alert, now: int, page: str = "") -> dict[str, Any]:
 def link(alert: Alert, page: str) -> str:
     """Return the address of the page that shows exactly what an alert is about."""
     about = {name: value for name, value in alert.labels if name not in ("alertname", "severity")}
+    if alert.name == "OrderStuck":
+        about["stuck"] = "yes"
+    if not alert.name.startswith("Auditor"):
+        about["acknowledged"] = "no"
     where = "orders" if alert.name == "OrderStuck" else "status" if alert.name.startswith("Auditor") else "lost"
     return f"{page.rstrip('/')}/{where}{'?' if about else ''}{urlencode(about)}"
 

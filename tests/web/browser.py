@@ -61,7 +61,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the console has complained of since it was last asked."""
-        return [entry["message"] for entry in self._driver.get_log("browser")]
+        entries = self._driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries]
 
     def too_wide(self) -> bool:
         """Whether one would have to scroll the page sideways."""

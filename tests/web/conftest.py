@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.web.browser import Browser, browsing
-from tests.web.story import write
+from tests.web.story import write, write_hostile
 
 Serve = Callable[..., "Served"]
 
@@ -56,6 +56,15 @@ def pages(ledger: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 @pytest.fixture(scope="session")
+def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The pages of a ledger of messages that somebody made to do harm."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_hostile(folder / "ledger.db", time.time_ns() // 1000)
+    with _Serving(folder / "ledger.db", "", folder) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browsing(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
@@ -85,6 +94,8 @@ class _Serving(ExitStack):
 
     def __enter__(self) -> Served:  # type: ignore[override]
         process = self.enter_context(self._process)
+        readers: list[threading.Thread] = []
+        self.callback(_join, readers)  # before their files are closed
         self.callback(process.terminate)
         assert process.stderr is not None and process.stdout is not None
         line = process.stderr.readline()
@@ -92,10 +103,16 @@ class _Serving(ExitStack):
         assert found, line + process.stderr.read()
         log: list[str] = []
         for stream, keep in ((process.stdout, log.append), (process.stderr, lambda line: None)):
-            threading.Thread(target=_read, args=(stream, keep), daemon=True).start()
+            readers.append(threading.Thread(target=_read, args=(stream, keep), daemon=True))
+            readers[-1].start()
         return Served(found[0], process, log)
 
 
 def _read(stream: object, keep: Callable[[str], None]) -> None:
     for line in stream:  # type: ignore[attr-defined]
         keep(line)
+
+
+def _join(readers: list[threading.Thread]) -> None:
+    for reader in readers:
+        reader.join()

@@ -45,8 +45,15 @@ class Story:
         number, self._id = self._id, self._id + 1
         sender, _, receiver = flow.partition("->")
         queue = hop.pop("queue", f"{receiver}.orders")
-        message = {name: hop.pop(name) for name in ("message_id", "error", "exchange", "trace_context") if name in hop}
-        values = {"exchange": f"{sender}.orders", "routing_key": "order.changed", "node": "rabbit@a", **message}
+        message: dict[str, Any] = {
+            name: hop.pop(name) for name in ("message_id", "error", "exchange", "trace_context") if name in hop
+        }
+        values: dict[str, Any] = {
+            "exchange": f"{sender}.orders",
+            "routing_key": "order.changed",
+            "node": "rabbit@a",
+            **message,
+        }
         self._changes.messages.append(
             rows.message(number, order_id=order, stage=stage, sender=sender, published_at=at, **values)
         )
@@ -69,7 +76,7 @@ class Story:
 
 
 def write(path: Path, now: int) -> None:
-    """Write the ledger of the tests: orders A-1 to A-9, and those of HOSTILE."""
+    """Write orders A-1 to A-9."""
     story = Story(path, now)
     faults: dict[int, dict[str, Any]] = {
         3: {"state": State.LOST, "reason": Reason.QUEUE_EMPTY},
@@ -91,6 +98,13 @@ def write(path: Path, now: int) -> None:
         if number not in (3, 5, 7):
             story.send(order, "MANUFACTURING_STARTED", "mes->crm", at + 120 * SECOND, wait=7_000)
             story.send(order, "CLOSED", "crm->mes", at + 160 * SECOND, wait=6_000)
+    story.commit()
+    story.close()
+
+
+def write_hostile(path: Path, now: int) -> None:
+    """Write the orders of HOSTILE, whose queues, stages and errors are called so too."""
+    story = Story(path, now)
     for place, text in enumerate(HOSTILE.values()):
         lost = {"state": State.LOST, "reason": Reason.OVERTAKEN, "judged_at": now - HOUR}
         named = {"message_id": text, "error": text, "exchange": text[:200], "queue": text[:200]}

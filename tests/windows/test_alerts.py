@@ -84,10 +84,10 @@ def test_a_message_is_what_alertmanager_takes() -> None:
 def test_a_link_shows_exactly_what_it_is_about() -> None:
     page = "http://host:8001/"
     about = alert(severity="critical", flow="crm->mes", reason="queue_empty")
-    assert link(about, page) == "http://host:8001/lost?flow=crm-%3Emes&queue=q&reason=queue_empty"
+    assert link(about, page) == "http://host:8001/lost?flow=crm-%3Emes&queue=q&reason=queue_empty&acknowledged=no"
     assert (
         link(Alert(labels(alertname="OrderStuck", stage="A"), 1, None, 1, {}), page)
-        == "http://host:8001/orders?stage=A"
+        == "http://host:8001/orders?stage=A&stuck=yes&acknowledged=no"
     )
     assert link(Alert(labels(alertname="AuditorWatchdog"), 1, None, 1, {}), page) == "http://host:8001/status"
     assert message(about, NOW, page)["generatorURL"] == link(about, page)
