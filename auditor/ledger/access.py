@@ -39,7 +39,7 @@ class AccessTable:
     """The table. To be used by one thread."""
 
     def __init__(self, path: Path, keep: int) -> None:
-        """Open the file, or make it; entries older than `keep` microseconds are removed. LedgerError if it cannot be."""
+        """Open the file, or make it; LedgerError if it cannot be. Entries are removed after `keep` microseconds."""
         self._keep = keep
         self._until_pruning = 0
         try:

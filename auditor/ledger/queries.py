@@ -33,7 +33,8 @@ _LOST_BY_HOUR = f"""SELECT (SELECT name FROM names WHERE id = flow_id) AS flow, 
     FROM hops h INDEXED BY hops_against CROSS JOIN messages m ON m.id = h.message
     WHERE h.state_id IN ({AGAINST_SQL}) AND h.message >= ? AND m.published_at >= ?
     GROUP BY h.flow_id, hour)"""
-_ACKNOWLEDGEMENT_OF = """SELECT l.* FROM acknowledged_hops a CROSS JOIN acknowledgement_list l ON l.id = a.acknowledgement
+_ACKNOWLEDGEMENT_OF = """SELECT l.*
+FROM acknowledged_hops a CROSS JOIN acknowledgement_list l ON l.id = a.acknowledgement
 WHERE a.message = ? AND a.hop = ? AND a.state_id = ?"""
 _ACKNOWLEDGED = """EXISTS (SELECT 1 FROM acknowledged_hops a
     WHERE a.message = lost.message AND a.hop = lost.hop AND a.state_id = lost.state_id)"""

@@ -1,4 +1,4 @@
-"""The gate: everything that is asked for passes here. It knows who asks, says who may, and writes down who looked at what.
+"""The gate, which everything passes: it knows who asks, says who may, and writes down who looked at what.
 
 One place and not a check in each page: a page of the engine that nobody thought of is closed, too.
 """

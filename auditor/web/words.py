@@ -375,7 +375,7 @@ def preferred(accept: str) -> str:
 
 
 def plain(text: object) -> str:
-    """Return foreign text with what cannot be seen made visible: control characters, and marks that turn the direction."""
+    """Return foreign text with control characters, and marks that turn its direction, made visible."""
     return re.sub(r"[^\x20-\x7e]", lambda match: _visible(match[0]), "" if text is None else str(text))
 
 

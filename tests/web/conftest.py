@@ -43,7 +43,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(ledger: Path, settings: str = "") -> Served:
-            return stack.enter_context(_Serving(ledger, settings, tmp_path))
+            return stack.enter_context(Serving(ledger, settings, tmp_path))
 
         yield start
 
@@ -51,7 +51,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 @pytest.fixture(scope="session")
 def pages(ledger: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The pages of the ledger, without a login."""
-    with _Serving(ledger, "", tmp_path_factory.mktemp("pages")) as served:
+    with Serving(ledger, "", tmp_path_factory.mktemp("pages")) as served:
         yield served
 
 
@@ -60,7 +60,7 @@ def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The pages of a ledger of messages that somebody made to do harm."""
     folder = tmp_path_factory.mktemp("hostile")
     write_hostile(folder / "ledger.db", time.time_ns() // 1000)
-    with _Serving(folder / "ledger.db", "", folder) as served:
+    with Serving(folder / "ledger.db", "", folder) as served:
         yield served
 
 
@@ -78,7 +78,7 @@ def browser(chromium: Browser) -> Iterator[Browser]:
     assert chromium.complaints() == []
 
 
-class _Serving(ExitStack):
+class Serving(ExitStack):
     def __init__(self, ledger: Path, settings: str, folder: Path) -> None:
         super().__init__()
         config = folder / "auditor.toml"

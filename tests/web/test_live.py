@@ -41,9 +41,7 @@ def test_an_expensive_question_is_stopped_and_holds_up_nobody(tmp_path: Path, se
     write(path, time.time_ns() // 1000)
     pages = serve(path, '[web]\nanonymous = "admin"\nquery_time = "2s"\n')
     answers: list[tuple[int, dict[str, str], str]] = []
-    asked = (
-        pages.url + "/ledger.json?sql=" + ENDLESS.replace(" ", "+").replace("+ 1", "%2B+1").replace("+++1", "+%2B+1")
-    )
+    asked = f"{pages.url}/ledger.json?{urlencode({'sql': ENDLESS})}"
     asking = threading.Thread(target=lambda: answers.append(get(asked)))
     ledger = Ledger.open(path)
     try:
