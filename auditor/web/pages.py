@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -301,8 +302,9 @@ def _flag(text: str | None) -> bool | None:
 
 
 def _place(text: str) -> tuple[int, int] | None:
-    message, _, hop = text.partition(".")
-    return (int(message), int(hop)) if message.isdecimal() and hop.isdecimal() and len(text) < 40 else None
+    """Read message and number of a hop; eighteen digits are what an integer of the ledger can have."""
+    found = re.fullmatch(r"([0-9]{1,18})\.([0-9]{1,9})", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _acknowledge(kept: dict[str, str]) -> list[str]:

@@ -179,3 +179,11 @@ def test_nothing_can_be_changed(pages: Served) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(request, timeout=30)
     assert get(pages.url + "/ledger?sql=" + quote("DELETE FROM gaps"))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["/order?id=%ff%fe", "/find?q=%00%ff", "/lost?before=99999999999999999999.1", "/lost?since=9999-99-99", "/order"],
+)
+def test_no_address_is_too_strange(pages: Served, page: str) -> None:
+    assert get(pages.url + page)[0] in (200, 404)
