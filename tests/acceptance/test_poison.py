@@ -51,7 +51,6 @@ async def test_with_the_management_api_the_one_event_is_taken_out_and_recorded(a
             ("m2", name, "delivered", None),
             ("m3", "after", "delivered", None),
         ]
-    # one round is enough, but on a busy machine a neighbour may be taken first, which is recorded as well
     with Reader.open(auditor.ledger) as reader:
         assert [gap["reason"] for gap in reader.gaps()] == ["first_start"]
 
