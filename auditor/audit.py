@@ -190,6 +190,8 @@ class VhostAudit:
                 known.published, known.delivered, known.undecodable, known.orphans, known.traced, known.last_event_at
             )
         self._seen = Seen(ledger.unconfirmed(vhost))
+        self._in_order = False  # whether all has come that comes again, so that what is read now is in its old order
+        self._put_off: list[Sighting] = []  # canaries that came before that
         self._compared = Compared(ledger.span(vhost), None)  # as the ledger has it
         self._completeness = Completeness(2 * pace.canary_interval, self._compared.span if sees_all else None)
         self._canary_key = f"publish.{canary.exchange}".encode()
@@ -251,6 +253,8 @@ class VhostAudit:
             self._watermark.forget(*self._nodes)
             self._backlog.forget()
             self._seen.reconnect()
+            self._in_order = False
+            self._put_off.clear()
             if step.connection.settled:
                 self._seen.settle()
         self._advance()
@@ -317,8 +321,11 @@ class VhostAudit:
     def _take_in(self, contents: Sequence[Content], gaps: dict[int, Gap]) -> list[Undecodable]:
         undecodable = []
         marks = [digest(content) for content in contents]
-        repeated = self._seen.take(marks, sum(1 for _ in takewhile(attrgetter("redelivered"), contents)))
-        for content in contents[repeated:]:
+        redelivered = sum(1 for _ in takewhile(attrgetter("redelivered"), contents))
+        repeated = self._seen.take(marks, redelivered)
+        for number, content in enumerate(contents[repeated:], repeated):
+            if number == redelivered:
+                self._come_again(gaps)
             if content.routing_key.startswith(b"publish.") and content.routing_key != self._canary_key:
                 self._totals.traced += 1
             event = decode.decode(content)
@@ -338,13 +345,27 @@ class VhostAudit:
     def _take(self, event: TraceEvent, gaps: dict[int, Gap]) -> None:
         sighting = self._canary.sight(event)
         if sighting is not None:
-            self._sighted(sighting, gaps)
+            if self._in_order:
+                self._sighted(sighting, gaps)
+            else:
+                self._put_off.append(sighting)
             return
         self._matcher.see(event)
         if isinstance(event, Published):
             self._totals.published += 1
         else:
             self._totals.delivered += 1
+
+    def _come_again(self, gaps: dict[int, Gap]) -> None:
+        """Take in that all has come that comes again: a quorum queue hands that out before anything else.
+
+        It need not come in its old order: what was handed out last and given back is behind what was given back
+        earlier. So a canary among it tells only now that all before it has been read.
+        """
+        self._in_order = True
+        for sighting in self._put_off:
+            self._sighted(sighting, gaps)
+        self._put_off.clear()
 
     def _sighted(self, sighting: Sighting, gaps: dict[int, Gap]) -> None:
         before = self._watermark.at_of(sighting.node)

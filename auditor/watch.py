@@ -33,7 +33,7 @@ from auditor.tap.control import Control
 from auditor.tap.inspection import Inspector
 from auditor.tap.management import Management
 from auditor.tap.plain import PlainTap
-from auditor.tap.poison import take_head
+from auditor.tap.poison import cannot_be_delivered, take_head
 from auditor.tap.wire import Content
 from auditor.thread import AuditThread
 
@@ -106,7 +106,9 @@ class Watch:
         self._unwritten = False  # whether a step is, or may be, not committed
         self._owing = False  # whether a batch is, or may be, committed and not acknowledged
         self._settled = False  # whether all was acknowledged when the last session ended
-        self._poisoned = 0  # sessions in a row that the broker ended because it could not deliver an event
+        self._poisoned = False  # whether the broker ended the last session because it could not deliver an event
+        self._at_head = False  # whether that event was the first one of the session
+        self._received = False  # whether the session has read anything
         # gathered for the next step:
         self._rescued: list[TraceEvent] = []
         self._inspections: list[Inspection] = []
@@ -139,11 +141,10 @@ class Watch:
                 raise
             except AuditorError as error:
                 self._report(error)
-                if isinstance(error, Poisoned):
-                    self._poisoned += 1
-                    pause = self._settings.reconnect_min  # the broker is well: each such event costs two sessions
-                else:
-                    self._poisoned = 0
+                self._at_head = isinstance(error, Poisoned) and self._poisoned and not self._received
+                self._poisoned = isinstance(error, Poisoned)
+                if self._poisoned:
+                    pause = self._settings.reconnect_min  # the broker is well: such an event costs some sessions
             except CONNECTION_ERRORS as error:
                 self._report(BrokerError("Lost the broker", on=str(self._endpoint), why=str(error) or repr(error)))
             except Exception as error:  # aiormq has been seen to end a pending call with a bare one
@@ -170,16 +171,16 @@ class Watch:
             self._take_in(await self._blindness.declare(control, known=self._audit.has_seen))
             self._take_in(await self._blindness.look_at_firehose())
             await self._be_alone(control.inspector())
-            if self._poisoned > 1:
+            if self._at_head:
                 await self._remove_poison(control)
             self._canaries.away.pop(home.node, None)
             # before anything is read: behind this one stands nothing that the queue has kept until now
             await self._canaries.send(control, home.node)
-            # with one event at a time, whatever ends the connection is alone at the head of the queue then
+            # with one event at a time, whatever ends the connection is alone in the air
             prefetch = 1 if self._poisoned else settings.prefetch
             lane = PlainTap if settings.plain else Tap
             tap = lane(home, settings.queue, prefetch=prefetch, max_buffered=settings.max_buffered, now=now)
-            self._settled = self._owing = False
+            self._settled = self._owing = self._received = False
             self._silent = frozenset()
             self._unexplained.clear()
             await tap.open()
@@ -222,10 +223,12 @@ class Watch:
 
     async def _read(self, tap: Tap) -> None:
         settings = self._settings
+        limit = 1 if self._poisoned else settings.batch_events
         looked_at = time.monotonic()
         while not self._stopping.is_set():
-            contents = await tap.batch(settings.batch_events, settings.batch_linger, _IDLE)
+            contents = await tap.batch(limit, settings.batch_linger, _IDLE)
             if contents:
+                self._received = True
                 self._owing = True  # from here on a commit may come about, even if this is cancelled while it waits
                 tap.pause()
             outcome = await self._step(contents, connected=True)
@@ -235,6 +238,9 @@ class Watch:
             if contents:
                 await tap.acknowledge(contents[-1])
                 self._owing = False
+                if self._poisoned and not contents[-1].redelivered:
+                    self._poisoned = False
+                    return  # all has come again, and what could not be delivered is gone: on at full speed
             for queue in outcome.inspect:
                 self._to_inspect.put_nowait(queue)
             self._silent = self._silent_nodes(outcome)
@@ -297,7 +303,7 @@ class Watch:
 
     async def _remove_poison(self, control: Control) -> None:
         """Take the event that ends our connections out of the trace queue, or empty the queue where that cannot be."""
-        self._poisoned = 0
+        self._at_head = False
         queue = self._settings.queue
         if self._management is not None:
             try:
@@ -307,11 +313,16 @@ class Watch:
             except (BrokerError, KeyError, TypeError) as error:
                 log.warning("Could not take the event out by the management API", extra={"why": str(error)})
             else:
+                self._poisoned = False
                 if event is not None:
                     self._rescued.append(event)
+                    await self._step([], connected=False)  # at once: until it is committed only we have it
+                    self._poisoned = not cannot_be_delivered(event)  # then it was a neighbour, and the one is behind it
+                if not self._poisoned:
                     log.warning("Took the event that cannot be delivered out by the management API")
                 return
         await control.purge(queue)
+        self._poisoned = False
         self._notice(GapReason.POISON)
         log.error(
             "An event that cannot be delivered blocked the trace queue: emptied it, and recorded a gap."

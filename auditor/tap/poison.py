@@ -1,9 +1,9 @@
 """Events that the broker can take but not deliver: those of an exchange or a queue with a name of over 247 bytes.
 
 The routing key of a trace event is `publish.` or `deliver.` and that name, and a routing key has at most 255 bytes in
-AMQP. The broker notices while it writes to the consumer's socket, and ends the connection with 541; the event goes back
-to the head of the queue, and ends the next one [tried on 3.10.8 and 4.0.5]. Only the management API can take it out,
-and it gives the event away with it: so nothing is lost.
+AMQP. The broker notices while it writes to the consumer's socket, and ends the connection with 541; the event goes
+back to the queue, and ends the next one [tried on 3.10.8 and 4.0.5]. Only the management API can take it out, and it
+gives the event away with it: so nothing is lost.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from auditor.core.events import Delivered, Properties, Published, TraceEvent
 from auditor.errors import BrokerError
 from auditor.tap.management import Management
 
+_LONGEST = 255 - len("publish.")  # bytes of a name; "deliver." is as long
+
 
 def take_head(api: Management, vhost: str, queue: str, now: int) -> TraceEvent | None:
     """Take the event at the head of the queue out and return it; None when the queue is empty.
@@ -25,6 +27,12 @@ def take_head(api: Management, vhost: str, queue: str, now: int) -> TraceEvent |
     body = {"count": 1, "ackmode": "ack_requeue_false", "encoding": "base64"}
     answer = api.call("POST", "queues", vhost, queue, "get", body=body, expected=list)
     return event_of(answer[0], now) if answer else None
+
+
+def cannot_be_delivered(event: TraceEvent) -> bool:
+    """Tell whether the routing key of a trace event is longer than AMQP can carry."""
+    name = event.exchange if isinstance(event, Published) else event.queue
+    return len(name.encode()) > _LONGEST
 
 
 def event_of(answer: dict[str, Any], now: int) -> TraceEvent:

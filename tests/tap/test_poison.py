@@ -9,7 +9,7 @@ import pytest
 
 from auditor.core.events import Delivered, Properties, Published
 from auditor.errors import BrokerError
-from auditor.tap.poison import event_of
+from auditor.tap.poison import cannot_be_delivered, event_of
 
 LONG = "q" * 250
 
@@ -53,3 +53,11 @@ def test_what_is_no_event_is_refused() -> None:
         event_of(answer("something"), 7)
     with pytest.raises(KeyError):
         event_of({**answer("deliver.q"), "properties": {}}, 7)
+
+
+@pytest.mark.parametrize(("name", "poison"), [("q" * 247, False), ("q" * 248, True), ("ß" * 124, True)])
+def test_what_cannot_be_delivered_is_told_by_its_name_in_bytes(name: str, poison: bool) -> None:
+    delivered = event_of(answer(f"deliver.{name}", redelivered=0), 7)
+    published = event_of(answer("publish.", exchange_name=name, routed_queues=[]), 7)
+    assert cannot_be_delivered(delivered) is poison
+    assert cannot_be_delivered(published) is poison
