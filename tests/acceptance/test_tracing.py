@@ -170,7 +170,7 @@ async def test_a_receiver_that_is_away_loses_nothing(auditor: Auditor, inbox: In
             await scene.publish(f"m{number}", headers=order(f"A-{number}"))
         await scene.arrived(50)
         await auditor.until(lambda reader: bool(reader.tracing()["problem"]), "a problem of the exporter")
-        assert auditor.ask(lambda reader: reader.tracing()["waiting"]) >= 100
+        await auditor.until(lambda reader: reader.tracing()["waiting"] >= 100 or None, "all spans in the outbox")
         # nobody is there when it ends, and after its next start somebody is, who is busy at first
         assert await asyncio.to_thread(auditor.stop) == 0
         auditor.start()
