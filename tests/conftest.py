@@ -18,6 +18,9 @@ from auditor.errors import BrokerError
 from tests.support.missing import missing
 from tests.support.vhost import Vhost
 
+# Loaded from here, because what is run in several processes is summed up in one that looks at no test itself.
+pytest_plugins = ["tests.faults.counting"]
+
 # The AUDITOR_TEST_ variables, which say what broker to use. Everything else with our prefix would be a setting of the
 # auditors that the tests start, so none of it stays in the environment.
 TEST_ENVIRON = pytest.StashKey[dict[str, str]]()
@@ -35,13 +38,6 @@ settings.register_profile(
 settings.load_profile("auditor")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the fault suite; here, because pytest reads them before it comes to the suite's folder."""
-    group = parser.getgroup("faults", "the fault suite")
-    group.addoption("--long", action="store_true", help="repeat every fault, and run those that take minutes at length")
-    group.addoption("--write-table", action="store_true", help="write the table in docs/reliability.md")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Scrub the environment."""
     ours = {name: value for name, value in os.environ.items() if name.startswith("AUDITOR_")}
@@ -52,10 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need the broker."""
+    """Mark the tests that need the broker, and put the files that have such tests first.
+
+    They take longest, and mostly wait; where several processes share the tests, what only computes fills up the end.
+    """
+    slow = set()
     for item in items:
         if "broker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.broker)
+            slow.add(item.path)
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -39,6 +39,7 @@ _PORTS = range(20_000, 32_000)
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
 _ELSEWHERE = ("/usr/local/sbin", "/usr/sbin", "/opt/rabbitmq/sbin")  # often missing on a user's PATH
 
+# Counters are collected every second, by default every five: whoever waits for them here shall not wait long.
 _CONFIGURATION = """\
 listeners.tcp.1 = {host}:{port}
 management.tcp.ip = {host}
@@ -47,6 +48,10 @@ default_user = {user}
 default_pass = {password}
 vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 50MB
+collect_statistics_interval = 1000
+management.sample_retention_policies.global.minute = 1
+management.sample_retention_policies.basic.minute = 1
+management.sample_retention_policies.detailed.minute = 1
 log.console = false
 log.file.level = info
 """

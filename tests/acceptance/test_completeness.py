@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +18,7 @@ from tests.acceptance.scene import Scene, open_scene
 from tests.support.vhost import Vhost
 
 RATE = 3000  # messages a second; the machine may reach less
-SECONDS = 15.0
+SECONDS = 6.0  # the counters are collected each second, so it is several readings long
 
 
 @pytest.fixture
@@ -93,26 +94,27 @@ async def test_what_no_canary_noticed_is_a_gap_with_its_size(auditor: Auditor) -
     switch = partial(auditor.broker.management.put, "vhosts", auditor.vhost)
     async with open_scene(auditor, "hole") as scene:
         await scene.publish("before")
-        # between two canaries: just after one has come back
-        seen = auditor.ask(auditor.status)
-        assert seen is not None
-        await auditor.until(
-            lambda reader: (row := auditor.status(reader)) and row["watermark"] > seen["watermark"], "a canary"
-        )
+        await auditor.seen()
+        # between two canaries, however slow the machine is: while it is stopped, the auditor sends none
+        auditor.signal(signal.SIGSTOP)
         began = time.time_ns() // 1000
-        await asyncio.to_thread(partial(switch, json={"tracing": False}))
-        for number in range(137):
-            await scene.publish(f"unseen-{number}")
-        await asyncio.to_thread(partial(switch, json={"tracing": True}))
+        try:
+            await asyncio.to_thread(partial(switch, json={"tracing": False}))
+            for number in range(137):
+                await scene.publish(f"unseen-{number}")
+            await asyncio.to_thread(partial(switch, json={"tracing": True}))
+        finally:
+            auditor.signal(signal.SIGCONT)
         ended = time.time_ns() // 1000
         await scene.publish("after")
         row = await compared(auditor, 139)
-    gaps = auditor.ask(lambda reader: reader.gaps())
-    if "blind" in [gap["reason"] for gap in gaps]:
-        pytest.skip("a canary was published in between: too slow today")
-    assert [(gap["reason"], gap["missing"]) for gap in gaps] == [("incomplete", 137), ("first_start", None)]
-    assert gaps[0]["from_at"] < began
-    assert gaps[0]["to_at"] > ended
+    *gaps, first = auditor.ask(lambda reader: reader.gaps())
+    assert first["reason"] == "first_start"
+    # one, or several that touch: the counters may have been collected in the middle of it
+    assert {gap["reason"] for gap in gaps} == {"incomplete"}
+    assert sum(gap["missing"] for gap in gaps) == 137
+    assert min(gap["from_at"] for gap in gaps) < began
+    assert max(gap["to_at"] for gap in gaps) > ended
     assert (row["counted"], row["seen_least"], row["seen_most"], row["missing"]) == (139, 2, 2, 137)
     assert "137 are missing" in await auditor.shown("status")
-    assert [line["missing"] for line in await auditor.answer("coverage")] == [137]
+    assert sum(line["missing"] for line in await auditor.answer("coverage")) == 137

@@ -50,6 +50,13 @@ class Count:
         self.wrong += [f"missed: {claim}" for claim in (must - made).elements()]
         self.wrong += [f"false: {claim}" for claim in (made - must).elements()]
 
+    def add(self, other: Count) -> None:
+        """Take in what was counted elsewhere."""
+        self.planted += other.planted
+        self.found += other.found
+        self.false += other.false
+        self.wrong += other.wrong
+
 
 def merge(old: Iterable[Row], counts: Mapping[str, Count], broker: str) -> list[Row]:
     """Return the rows of all faults: those counted now, and for the others what was counted before."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 
 import aio_pika
 import aiormq
@@ -13,8 +12,8 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 from tests.acceptance.harness import Auditor
 from tests.acceptance.scene import Scene, open_scene
+from tests.faults.counting import Tally
 from tests.faults.stories import Endings, Stories, chosen, side_by_side
-from tests.faults.tally import Count
 
 ROUNDS = 5  # how often each story is told in a long run
 
@@ -635,9 +634,7 @@ async def a_message_that_is_fetched_after_its_deadline_is_late(scene: Scene) -> 
 
 
 @pytest.fixture(scope="module")
-def endings(
-    shared_auditor: Auditor, long: bool, tally: defaultdict[str, Count], request: pytest.FixtureRequest
-) -> Endings:
+def endings(shared_auditor: Auditor, long: bool, tally: Tally, request: pytest.FixtureRequest) -> Endings:
     """How each chosen story ended. Each is background traffic for the others."""
     names = chosen(request)
 

@@ -110,6 +110,7 @@ async def test_verdicts_are_in_time(
     row: Row = {"broker": vhost.broker.version, "messages_per_s": round(figures["messages_per_s"]), **rows}
     if long:
         others = [other for other in read(RESULTS) if other["broker"] != row["broker"]]
+        RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps([*others, row], indent=1) + "\n")
     must = [
         ("", "unroutable", "no_queue") if id.startswith("nobody") else ("shelf", "lost", "queue_empty")

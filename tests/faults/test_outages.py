@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pytest
 from auditor.demo.server import Broker
 from tests.acceptance.harness import BOUND, FIRST, QUEUE, Auditor
 from tests.acceptance.scene import Scene, open_scene
+from tests.faults.counting import Tally
 from tests.faults.steady import RATE, check_all_is_well, steady
 from tests.faults.stories import Endings, Stories, chosen, side_by_side
 from tests.faults.tally import Count
@@ -349,7 +349,7 @@ async def without_management_it_stays_blind_says_the_command_and_claims_nothing(
 def endings(
     broker: Broker,
     long: bool,
-    tally: defaultdict[str, Count],
+    tally: Tally,
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Endings:
