@@ -2,7 +2,8 @@
 
 A passed deadline is no verdict yet. The judge asks for the hop's queue to be inspected (`due`), and decides once the
 watermark is past the inspection, so that a delivery that was already on its way can still arrive. Time is that of the
-watermark and of its horizon throughout; while they stand still, nobody is judged.
+watermark and of its horizon throughout; while they stand still, nobody is judged. What becomes overdue while a look at
+its queue is not ripe for verdicts does not wait for those: the queue is looked at again.
 
 Of the evicted hops (`auditor.core.evicted`) a page is read each time the horizon has moved, round and round. They are
 held against what was found when their queue was last looked at.
@@ -39,32 +40,41 @@ class Inspection(NamedTuple):
     consumers: int | None = None
 
 
+class _Look(NamedTuple):
+    """An inspection that was taken in."""
+
+    inspection: Inspection
+    overtakers: dict[int, int]  # as they stood then: priority -> newest epoch delivered
+
+
 class _Evidence(NamedTuple):
     """What a look at a queue is worth, once everything before it has been seen."""
 
     inspection: Inspection
-    overtakers: dict[int, int]  # as they stood when it was taken in: priority -> newest epoch delivered
+    overtakers: dict[int, int]
     held: int  # overdue hops that the queue should hold
     holds_all: bool  # it holds as many messages as there were open hops to it
 
 
 class _Queue:
-    """The hops to one queue whose deadline has passed, and the newest look at that queue.
+    """The hops to one queue whose deadline has passed, and the looks at that queue.
 
     In memory for as long as there are such hops, evicted ones included.
     """
 
-    __slots__ = ("asked_at", "evicted_in", "evidence", "hops", "inspection", "judged_at", "overtakers", "wanted")
+    __slots__ = ("asked_at", "evicted_in", "evidence", "hops", "judged_at", "looked_at", "looks", "overdue_at")
 
     def __init__(self) -> None:
         self.hops: dict[Hop, None] = {}  # those in memory
-        self.inspection: Inspection | None = None  # not used for a verdict yet
-        self.overtakers: dict[int, int] = {}  # that go with it
+        # not used for verdicts yet, oldest first; a further one is asked for only once the watermark is past the
+        # newest, so they are no more than the margin has canaries, and one
+        self.looks: list[_Look] = []
         self.evidence: _Evidence | None = None  # of the last verdicts
         self.asked_at: int | None = None  # horizon at which an inspection was asked for and has not come
         self.judged_at: int | None = None  # horizon of the last verdicts
         self.evicted_in = -1  # the last round that met an evicted one
-        self.wanted = False  # whether one waits for its first look
+        self.looked_at: int | None = None  # when the newest look was taken
+        self.overdue_at = 0  # the newest deadline that has passed, evicted hops included: a look must come after it
 
 
 class Judge:
@@ -150,9 +160,9 @@ class Judge:
         """Take in the inspection that `due` asked for."""
         queue = self._queues.get(inspection.queue)
         if queue is not None:
-            queue.inspection = inspection
             # who overtakes later may do so before the delivery of the overtaken one is read
-            queue.overtakers = dict(self._overtakers.get(inspection.queue, ()))
+            queue.looks.append(_Look(inspection, dict(self._overtakers.get(inspection.queue, ()))))
+            queue.looked_at = inspection.at
             queue.asked_at = None
 
     def due(self, horizon: int, watermark: int) -> list[str]:
@@ -166,15 +176,16 @@ class Judge:
             self._collected_at = horizon
             self._collect_overdue(horizon, watermark)
         for queue in self._queues.values():
-            if queue.inspection is not None and queue.inspection.at < horizon:
-                self._judge(queue, queue.inspection, horizon)
+            while queue.looks and queue.looks[0].inspection.at < horizon:
+                # each of them: only the older one may have found the queue empty
+                self._judge(queue, queue.looks.pop(0), horizon)
         if moved:
             self._judge_evicted(horizon, watermark)
         wanted = []
         for name, queue in list(self._queues.items()):
             if not queue.hops and queue.evicted_in < self._round - 1:
                 del self._queues[name]
-            elif queue.inspection is None and self._wants_inspection(queue, horizon):
+            elif self._wants_look(queue, horizon):
                 queue.asked_at = horizon
                 wanted.append(name)
         return wanted
@@ -193,29 +204,28 @@ class Judge:
                 del expected[hop]
                 queue = self._queues.setdefault(hop.queue, _Queue())
                 queue.hops[hop] = None
-                queue.wanted = True
+                queue.overdue_at = max(queue.overdue_at, hop.deadline_at)
             if not expected:
                 del self._expected[span]
 
-    def _wants_inspection(self, queue: _Queue, horizon: int) -> bool:
+    def _wants_look(self, queue: _Queue, horizon: int) -> bool:
         if queue.asked_at is not None:
             return horizon - queue.asked_at > self._reinspect  # asked, and never answered: ask again
-        return queue.wanted or queue.judged_at is None or horizon - queue.judged_at >= self._reinspect
+        if queue.looked_at is None or queue.looked_at < queue.overdue_at:
+            return True
+        return not queue.looks and (queue.judged_at is None or horizon - queue.judged_at >= self._reinspect)
 
-    def _judge(self, queue: _Queue, inspection: Inspection, horizon: int) -> None:
+    def _judge(self, queue: _Queue, look: _Look, horizon: int) -> None:
+        inspection, overtakers = look
         # of the evicted ones all are counted: most were stuck by then, and too many can only withhold a claim
         held = len(queue.hops) + self._book.evicted(inspection.queue)
         expected = self._book.expected(inspection.queue, inspection.at)
         holds_all = inspection.ready is not None and inspection.ready >= expected
-        evidence = _Evidence(inspection, queue.overtakers, held, holds_all)
-        queue.inspection = None
-        queue.evidence = evidence
+        queue.evidence = evidence = _Evidence(inspection, overtakers, held, holds_all)
         queue.judged_at = horizon
-        queue.wanted = False
         for hop in list(queue.hops):
             if hop.deadline_at > inspection.at:
-                queue.wanted = True  # its deadline passed after the look at the queue
-                continue
+                continue  # its deadline passed after this look
             state, reason = self._verdict(hop, evidence)
             if (state, reason) != (hop.state, hop.reason):
                 self._sentence(hop, state, reason, horizon)
@@ -236,7 +246,7 @@ class Judge:
             queue = self._queues.setdefault(hop.queue, _Queue())
             queue.evicted_in = self._round
             if queue.evidence is None or queue.evidence.inspection.at < hop.deadline_at:
-                queue.wanted = True
+                queue.overdue_at = max(queue.overdue_at, hop.deadline_at)
                 continue
             state, reason = self._verdict(hop, queue.evidence)
             if (state, reason) != (hop.state, hop.reason):

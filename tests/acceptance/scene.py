@@ -84,6 +84,13 @@ class Scene:
             to = await self.channel.get_exchange(name, ensure=False)
             await to.publish(message, self.prefix + key, mandatory=False, timeout=BOUND)
 
+    async def in_flight(self, id: str) -> AbstractQueue:
+        """Publish a message to a queue that nobody consumes from, and return that once the auditor has seen it."""
+        inbox = await self.queue("inbox")
+        await self.publish(id)
+        await self.auditor.seen()
+        return inbox
+
     async def transact(self, id: str, key: str, *, commit: bool) -> None:
         """Publish a message in a transaction, and commit it or roll it back."""
         self._to_settle = True

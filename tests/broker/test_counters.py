@@ -12,6 +12,7 @@ from aio_pika.abc import AbstractChannel
 
 from auditor.errors import BrokerError
 from auditor.tap.management import Counters, Management
+from tests.acceptance.harness import until
 from tests.support.vhost import Vhost
 
 CANARIES = "auditor.canary"
@@ -68,7 +69,7 @@ async def test_canaries_are_told_apart_and_transactions_count_when_they_are_comm
         await publish(channel, CANARIES, 1)
         # nothing of the transactional channel is counted yet
         await counted(management, vhost, 14, 4)
-        assert await asyncio.to_thread(management.uses_transactions, vhost.name)
+        await until(lambda: management.uses_transactions(vhost.name), bound=BOUND)
         await transaction.commit()
         await counted(management, vhost, 21, 4)
 

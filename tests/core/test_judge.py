@@ -97,6 +97,70 @@ def test_a_hop_whose_deadline_passed_after_the_look_waits_for_the_next(audit: Au
     assert audit.told() == {(1, "work"): "lost queue_empty", (2, "work"): "in_flight"}
 
 
+def test_what_becomes_overdue_while_a_look_is_not_ripe_does_not_wait_for_its_verdicts(audit: Audit) -> None:
+    audit.see(published(1, "work", id="second"), published(2, "work", id="third"))
+    assert audit.due(8.1, margin=2) == ["work"]
+    audit.inspected("work", 10.2)
+    assert audit.due(9.1, margin=2) == ["work"], "the watermark is past the second deadline"
+    audit.inspected("work", 11.2, ready=1)
+    assert audit.due(10.3, margin=2) == ["work"]
+    assert audit.told() == {(1, "work"): "lost queue_empty", (2, "work"): "in_flight", (3, "work"): "in_flight"}
+    audit.inspected("work", 12.4)
+    assert audit.due(11.3, margin=2) == []
+    assert audit.told() == {(1, "work"): "lost queue_empty", (2, "work"): "stuck waiting", (3, "work"): "in_flight"}
+    audit.due(12.5, margin=2)
+    assert set(audit.told().values()) == {"lost queue_empty"}
+
+
+def test_on_a_queue_that_loses_all_the_time_verdicts_come_as_soon_as_on_any_other() -> None:
+    audit = Audit()
+    audit.see(*[published(n / 4, "work", id=f"m{n}") for n in range(80)])
+    told: dict[int, int] = {}  # message -> watermark at its verdict
+    for watermark in range(1, 40):
+        asked = audit.due(watermark - 2, margin=2)
+        for number, state in enumerate(audit.states()):
+            if state is State.LOST:
+                told.setdefault(number, watermark)
+        for queue in asked:
+            audit.inspected(queue, watermark + 0.1)
+    # the first watermark past the deadline, a look at once, and the first watermark that is two seconds past the look
+    passed = {n: int(10 + n / 4) + 1 for n in range(80)}
+    assert told.keys() == passed.keys()
+    assert all(told[n] <= passed[n] + 3 for n in passed)
+
+
+def test_one_look_is_enough_for_all_deadlines_before_it(audit: Audit) -> None:
+    """As in a backlog: the looks are of today, the deadlines of yesterday."""
+    audit.see(*[published(n, "work", id=f"m{n}") for n in range(1, 50)])
+    assert audit.due(8.1, margin=2) == ["work"]
+    audit.inspected("work", 1000)
+    assert [audit.due(9 + n, margin=2) for n in range(60)] == [[]] * 60
+    audit.due(1001, margin=2)
+    assert set(audit.states()) == {State.LOST}
+
+
+def test_each_look_counts_also_when_several_become_ripe_at_once(audit: Audit) -> None:
+    """Something else waits in the queue by the time of the second one: only the first can tell."""
+    audit.see(published(1, "work", id="second"))
+    assert audit.due(8.1, margin=2) == ["work"]
+    audit.inspected("work", 10.2, ready=0)
+    assert audit.due(9.1, margin=2) == ["work"]
+    audit.inspected("work", 11.2, ready=1)
+    audit.due(13, margin=2)
+    assert audit.told() == {(1, "work"): "lost queue_empty", (2, "work"): "stuck waiting"}
+
+
+def test_a_delivery_between_two_looks_counts_against_neither(audit: Audit) -> None:
+    audit.see(published(1, "work", id="second"))
+    audit.due(8.1, margin=2)
+    audit.inspected("work", 10.2)
+    audit.due(9.1, margin=2)
+    audit.see(delivered(10.1, "work"), delivered(11.1, "work", id="second"))
+    audit.inspected("work", 11.2)
+    audit.due(13, margin=2)
+    assert audit.told() == {(1, "work"): "late", (2, "work"): "late"}
+
+
 def test_every_flow_has_its_own_deadline() -> None:
     slow = make_flow("slow", deadline=60 * SECOND, takes=lambda queue: queue == "slow")
     audit = Audit(slow, make_flow("fast"))

@@ -43,9 +43,7 @@ async def test_a_clock_that_is_set_makes_no_verdict_and_stops_none(
     auditor.start()
     await auditor.reading()
     async with open_scene(auditor, "step", count) as scene:
-        inbox = await scene.queue("inbox")  # its deadline is a minute
-        await scene.publish("m1", "inbox")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")  # its deadline is a minute
         set_clock(step)
         await auditor.until(
             lambda reader: (row := auditor.status(reader)) and "clock was set" in (row["problem"] or ""), "it is told"
@@ -75,9 +73,7 @@ async def test_a_clock_that_was_set_back_while_the_auditor_was_away_does_not_hol
     auditor.start()
     await auditor.reading()
     async with open_scene(auditor, "away", count) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1", "inbox")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         await asyncio.to_thread(auditor.stop)
         set_clock(-HOUR)
         auditor.start()

@@ -16,6 +16,7 @@ from auditor.demo.broker import PrivateBroker
 from auditor.tap.topology import queue_arguments
 from tests.acceptance.harness import BOUND, QUEUE, Auditor
 from tests.acceptance.scene import Scene, open_scene
+from tests.faults.steady import check_all_is_well
 from tests.faults.tally import Count, fault
 
 VHOST = "cluster"
@@ -91,9 +92,7 @@ async def test_while_one_of_two_nodes_is_not_traced_nothing_is_claimed(
     auditor.start()
     await auditor.reading()
     async with scene_on(auditor, second, count) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1", "inbox")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         await trace(second, False)
         await scene.consume(inbox)  # which nobody sees
         await scene.arrived(1)
@@ -102,10 +101,7 @@ async def test_while_one_of_two_nodes_is_not_traced_nothing_is_claimed(
         await trace(second, True)
         await scene.becomes("m1", "unknown")
         await auditor.reading()
-        lost = await scene.queue("lost")
-        await scene.publish("lost", "lost")
-        await lost.purge()
-        await scene.claimed(("lost", "lost", "lost", "queue_empty"))
+        await check_all_is_well(scene)
 
 
 @fault("one of two nodes untraced")
@@ -136,9 +132,7 @@ async def test_a_node_that_is_away_holds_nothing_up_but_leaves_a_gap(
     auditor.start()
     await auditor.reading()
     async with scene_on(auditor, first, count) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1", "inbox")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         await asyncio.to_thread(second.kill)
         try:
             await problem(auditor, "Cannot reach", name_of(second))
@@ -152,8 +146,5 @@ async def test_a_node_that_is_away_holds_nothing_up_but_leaves_a_gap(
             await asyncio.to_thread(second.start)
         await trace(second, True)
         await auditor.reading()  # its gap is over
-        lost = await scene.queue("lost")
-        await scene.publish("lost", "lost")
-        await lost.purge()
-        await scene.claimed(("lost", "lost", "lost", "queue_empty"))
+        await check_all_is_well(scene)
     assert [gap["reason"] for gap in auditor.ask(lambda reader: reader.gaps())][:1] == ["blind"]

@@ -100,6 +100,33 @@ async def depth(scene: Scene, at_least: int) -> None:
             await asyncio.sleep(0.2)
 
 
+async def large_ones(scene: Scene, pause: float = 0) -> None:
+    """Publish more than the bound of LITTLE, all of it consumed."""
+    await scene.consume(await scene.queue("large"))
+    for number in range(30):
+        await scene.publish(f"large{number}", "large", body=bytes(100_000))
+        await asyncio.sleep(pause)
+
+
+@asynccontextmanager
+async def behind(outage: Outage) -> AsyncIterator[Scene]:
+    """Have the auditor fall behind, and a delivery wait in the trace queue that must not be missed unnoticed there."""
+    auditor = outage.auditor
+    auditor.settings["tap"] |= LITTLE
+    async with outage.played(gap=True) as scene:
+        inbox = await scene.in_flight("m1")
+        with held(auditor):
+            await depth(scene, 50)
+            await scene.consume(inbox)
+            await scene.arrived(1)
+            yield scene
+        # its delivery was not seen, and who could tell that from a loss?
+        await scene.becomes("m1", "unknown")
+        found = await auditor.gaps(2)
+        assert found[1]["reason"] in ("blind", "overflow")
+        await check_all_is_well(scene)
+
+
 @story("connection cut")
 async def a_closed_connection_costs_nothing(outage: Outage) -> None:
     auditor = outage.auditor
@@ -155,9 +182,7 @@ async def a_slow_network_only_makes_verdicts_late(outage: Outage) -> None:
 async def an_auditor_that_is_away_catches_up(outage: Outage) -> None:
     auditor = outage.auditor
     async with outage.played(gap=False) as scene:
-        inbox, shelf = await scene.queue("inbox"), await scene.queue("purged")
-        await scene.publish("m1")
-        await auditor.seen()
+        inbox, shelf = await scene.in_flight("m1"), await scene.queue("purged")
         assert await asyncio.to_thread(auditor.stop) == 0
         await scene.consume(inbox)
         await scene.publish("m2", "purged")
@@ -189,22 +214,9 @@ async def a_backlog_is_worked_off(outage: Outage) -> None:
 @story("trace queue purged")
 async def a_purged_trace_queue_leaves_a_gap(outage: Outage) -> None:
     auditor = outage.auditor
-    auditor.settings["tap"] |= LITTLE
-    async with outage.played(gap=True) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1")
-        await auditor.seen()
-        with held(auditor):
-            await depth(scene, 50)
-            await scene.consume(inbox)
-            await scene.arrived(1)
-            await depth(scene, 500)
-            await asyncio.to_thread(auditor.broker.management.delete, "queues", auditor.vhost, QUEUE, "contents")
-        # its delivery was not seen, and who could tell that from a loss?
-        await scene.becomes("m1", "unknown")
-        found = await auditor.gaps(2)
-        assert found[1]["reason"] in ("blind", "overflow")
-        await check_all_is_well(scene)
+    async with behind(outage) as scene:
+        await depth(scene, 500)
+        await asyncio.to_thread(auditor.broker.management.delete, "queues", auditor.vhost, QUEUE, "contents")
 
 
 @story("trace queue purged")
@@ -240,33 +252,15 @@ async def what_is_purged_while_the_auditor_is_away_only_the_counters_show(outage
 
 @story("trace queue overflowed")
 async def a_trace_queue_that_overflows_leaves_a_gap(outage: Outage) -> None:
-    auditor = outage.auditor
-    auditor.settings["tap"] |= LITTLE
-    async with outage.played(gap=True) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1")
-        await auditor.seen()
-        with held(auditor):
-            await depth(scene, 50)
-            await scene.consume(inbox)
-            await scene.arrived(1)
-            await scene.consume(await scene.queue("large"))
-            for number in range(30):
-                await scene.publish(f"large{number}", "large", body=bytes(100_000))
-                await asyncio.sleep(0.1)
-        await scene.becomes("m1", "unknown")
-        found = await auditor.gaps(2)
-        assert found[1]["reason"] in ("blind", "overflow")
-        await check_all_is_well(scene)
+    async with behind(outage) as scene:
+        await large_ones(scene, pause=0.1)
 
 
 @story("trace queue deleted")
 async def a_deleted_trace_queue_is_made_again_and_leaves_a_gap(outage: Outage) -> None:
     auditor = outage.auditor
     async with outage.played(gap=True) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         await asyncio.to_thread(auditor.broker.management.delete, "queues", auditor.vhost, QUEUE)
         await inbox.purge()
         assert [gap["reason"] for gap in await auditor.gaps(2)] == [FIRST, "queue_gone"]
@@ -281,15 +275,11 @@ async def a_trace_queue_that_overflows_while_the_auditor_is_away_leaves_a_gap(ou
     auditor = outage.auditor
     auditor.settings["tap"]["max_bytes"] = MIB
     async with outage.played(gap=True) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         assert await asyncio.to_thread(auditor.stop) == 0
         await scene.consume(inbox)
         await scene.arrived(1)  # of which the trace queue will drop the event
-        await scene.consume(await scene.queue("large"))
-        for number in range(30):
-            await scene.publish(f"large{number}", "large", body=bytes(100_000))
+        await large_ones(scene)
         auditor.start()
         await auditor.reading()
         await scene.becomes("m1", "unknown")
@@ -302,9 +292,7 @@ async def a_trace_queue_that_overflows_while_the_auditor_is_away_leaves_a_gap(ou
 async def a_binding_that_was_deleted_is_made_again_and_leaves_a_gap(outage: Outage) -> None:
     auditor = outage.auditor
     async with outage.played(gap=True) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         await asyncio.to_thread(unbind, auditor)
         await inbox.purge()
         assert [gap["reason"] for gap in await auditor.gaps(2)] == [FIRST, "blind"]
@@ -317,9 +305,7 @@ async def a_binding_that_was_deleted_is_made_again_and_leaves_a_gap(outage: Outa
 async def a_firehose_that_went_off_is_turned_on_and_leaves_a_gap(outage: Outage) -> None:
     auditor = outage.auditor
     async with outage.played(gap=True) as scene:
-        inbox = await scene.queue("inbox")
-        await scene.publish("m1")
-        await auditor.seen()
+        inbox = await scene.in_flight("m1")
         await asyncio.to_thread(switch_firehose, auditor, on=False)
         await scene.publish("unseen")
         await inbox.purge()

@@ -151,9 +151,7 @@ async def test_a_broker_that_restarts_leaves_a_gap(node: PrivateBroker, tmp_path
         auditor.start()
         await auditor.reading()
         async with open_scene(auditor, "before", count) as scene:
-            await scene.queue("inbox")
-            await scene.publish("m1")
-            await auditor.seen()
+            await scene.in_flight("m1")
         await asyncio.to_thread(node.restart)
         async with open_scene(auditor, "after", count) as after:
             # the firehose is off after a restart: the auditor turns it on
