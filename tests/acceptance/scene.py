@@ -91,6 +91,12 @@ class Scene:
         await self.auditor.seen()
         return inbox
 
+    async def lose(self, id: str, key: str = "inbox", **properties: Any) -> None:
+        """Lose a message: publish it to a queue, and purge that."""
+        queue = await self.queue(key)
+        await self.publish(id, key, **properties)
+        await queue.purge()
+
     async def transact(self, id: str, key: str, *, commit: bool) -> None:
         """Publish a message in a transaction, and commit it or roll it back."""
         self._to_settle = True

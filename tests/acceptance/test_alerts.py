@@ -74,13 +74,6 @@ async def notified(
         await asyncio.sleep(0.05)
 
 
-async def lose(scene: Scene, id: str, queue: str = "inbox", **properties: Any) -> None:
-    """Lose a message: publish it to a queue and purge that."""
-    inbox = await scene.queue(queue)
-    await scene.publish(id, queue, **properties)
-    await inbox.purge()
-
-
 def since_verdict(auditor: Auditor) -> float:
     """Seconds from the newest verdict to now."""
     judged_at: int = max(row["judged_at"] or row["published_at"] for row in auditor.ask(lambda reader: reader.lost()))
@@ -91,7 +84,7 @@ async def test_each_verdict_is_notified_once_with_its_labels_and_in_time(scene: 
     auditor = scene.auditor
     letters, dead = await scene.dead_letter_queue("letters")
     await scene.consume(letters)
-    await lose(scene, "lost", headers={"x-order-id": "A-1"})
+    await scene.lose("lost", headers={"x-order-id": "A-1"})
     await scene.queue("unserved")
     await scene.publish("stuck", "unserved")
     await scene.publish("nowhere", "no-such-key", exchange=await scene.exchange("direct", "direct"))
@@ -127,7 +120,7 @@ async def test_each_verdict_is_notified_once_with_its_labels_and_in_time(scene: 
 
 
 async def test_a_verdict_is_notified_within_ten_seconds(scene: Scene, witness: Witness) -> None:
-    await lose(scene, "lost")
+    await scene.lose("lost")
     began = time.time()
     await notified(witness, "firing", "MessageUndelivered")
     # the deadline, the inspection and two canaries of margin belong to the verdict, not to the alert
@@ -148,7 +141,7 @@ async def test_it_ends_when_the_message_is_delivered_after_all(scene: Scene, wit
 async def test_it_ends_when_an_operator_acknowledges_it_and_begins_again_with_the_next_loss(
     scene: Scene, witness: Witness
 ) -> None:
-    await lose(scene, "one")
+    await scene.lose("one")
     await notified(witness, "firing", "MessageUndelivered")
     ledger = str(scene.auditor.ledger)
     nothing = await command("ack", "--note", "x", "--flow", "no-such-flow", "--ledger", ledger)
@@ -162,7 +155,7 @@ async def test_it_ends_when_an_operator_acknowledges_it_and_begins_again_with_th
     assert (row["who"], row["note"], row["chosen"], row["hops"]) == ("ada", "sent by hand", "--flow=all", 1)
     assert len(await scene.auditor.answer("lost")) == 1  # it is acknowledged, not undone
     before = len(witness.notified("firing", "MessageUndelivered"))
-    await lose(scene, "two")
+    await scene.lose("two")
 
     async def again() -> bool:
         return len(witness.notified("firing", "MessageUndelivered")) > before
@@ -195,7 +188,7 @@ async def test_a_restart_neither_repeats_nor_forgets(
     scene: Scene, witness: Witness, alertmanager: Alertmanager
 ) -> None:
     auditor = scene.auditor
-    await lose(scene, "lost")
+    await scene.lose("lost")
     await scene.publish("order", body=b'{"orderId": "A-7", "stage": "NEW"}', content_type="application/json")
     for name in ("MessageUndelivered", "OrderStuck"):
         await notified(witness, "firing", name)
@@ -212,7 +205,7 @@ async def test_a_restart_neither_repeats_nor_forgets(
     for path in (alertmanager.folder / "data").iterdir():
         path.unlink()
     alertmanager.start()
-    await lose(scene, "news", "another")
+    await scene.lose("news", "another")
     end = time.monotonic() + 90
     while {alert["labels"].get("queue") for alert in alertmanager.alerts()} < {*queues, scene.prefix + "another"}:
         assert time.monotonic() < end
@@ -298,7 +291,7 @@ async def test_two_auditors_give_one_notification(
     try:
         second.start()
         await second.reading()
-        await lose(scene, "lost")
+        await scene.lose("lost")
         for auditor in (scene.auditor, second):
             await auditor.until(lambda reader: reader.lost(), "a verdict")
         await notified(witness, "firing", "MessageUndelivered")
@@ -323,7 +316,7 @@ async def test_a_recipient_in_trouble_delays_nothing_else(
         auditor.start()
         await auditor.reading()
         async with open_scene(auditor, "trouble") as scene:
-            await lose(scene, "lost")
+            await scene.lose("lost")
             await notified(witness, "firing", "MessageUndelivered")
             assert since_verdict(auditor) < IN_TIME
             before = time.monotonic()

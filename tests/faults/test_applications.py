@@ -143,9 +143,7 @@ async def what_was_dropped_is_overtaken_by_later_ones_while_the_queue_is_not_emp
 
 @story("queue purged")
 async def a_purged_message_is_lost(scene: Scene) -> None:
-    inbox = await scene.queue("inbox")
-    await scene.publish("m1")
-    await inbox.purge()
+    await scene.lose("m1")
     await scene.claimed(("m1", "inbox", "lost", "queue_empty"))
 
 

@@ -49,9 +49,7 @@ async def test_a_clock_that_is_set_makes_no_verdict_and_stops_none(
             lambda reader: (row := auditor.status(reader)) and "clock was set" in (row["problem"] or ""), "it is told"
         )
         await scene.publish("m2", "inbox")
-        quick = await scene.queue("quick")
-        await scene.publish("lost", "quick")
-        await quick.purge()
+        await scene.lose("lost", "quick")
         # the audit goes on, and its deadlines are what they were
         await scene.claimed(("lost", "quick", "lost", "queue_empty"))
         assert await scene.hops() == [
@@ -80,9 +78,7 @@ async def test_a_clock_that_was_set_back_while_the_auditor_was_away_does_not_hol
         await auditor.reading()
         await scene.consume(inbox)
         await scene.becomes("m1", "delivered")
-        quick = await scene.queue("quick")
-        await scene.publish("lost", "quick")
-        await quick.purge()
+        await scene.lose("lost", "quick")
         await scene.claimed(("lost", "quick", "lost", "queue_empty"))
     assert [gap["reason"] for gap in await auditor.gaps(1)] == [FIRST]
 

@@ -171,9 +171,7 @@ async def a_slow_network_only_makes_verdicts_late(outage: Outage) -> None:
         await asyncio.sleep(7)
         await scene.consume(inbox)
         await scene.arrived(1)
-        shelf = await scene.queue("purged")
-        await scene.publish("m2", "purged")
-        await shelf.purge()
+        await scene.lose("m2", "purged")
         wire.mend()
         await check_all_is_well(scene, ("m2", "purged", "lost", "queue_empty"))
 
