@@ -30,8 +30,7 @@ def counted(changes: Changes, tally: Tally | None = None, causes: tuple[str, ...
 
 def test_a_histogram_counts_a_value_on_an_edge_below_it() -> None:
     histogram = Histogram((1, 2))
-    for value in (0.5, 1, 1.5, 2, 3):
-        histogram.observe(value)
+    histogram.observe((0.5, 1, 1.5, 2, 3))
     assert (histogram.counts, histogram.sum) == ([2, 2, 1], 8)
 
 
