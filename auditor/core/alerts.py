@@ -78,6 +78,17 @@ class Vhost(NamedTuple):
     problem: str | None
 
 
+class Exports(NamedTuple):
+    """What came of exporting spans since the ledger began, and what waits to be exported."""
+
+    spans: int = 0  # taken by the receiver
+    refused: int = 0  # spans that it did not take, and never will
+    dropped: int = 0  # things given up before they became spans
+    invalid_contexts: int = 0  # messages whose trace context could not be used
+    waiting: int = 0  # things in the outbox
+    oldest_at: int | None = None  # when the oldest message among them was published; None: nothing waits
+
+
 class Survey(NamedTuple):
     """What the ledger holds that somebody might have to hear of."""
 
@@ -86,6 +97,7 @@ class Survey(NamedTuple):
     gaps: Sequence[GapSpan] = ()
     vhosts: Sequence[Vhost] = ()
     gap_seconds: Sequence[tuple[str, float]] = ()  # by vhost, since the ledger began
+    exports: Exports = Exports()
     size: int = 0  # bytes of the ledger on disk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from auditor.core.alerts import Against, GapSpan, InStage, Labels, Survey, Vhost
+from auditor.core.alerts import Against, Exports, GapSpan, InStage, Labels, Survey, Vhost
 from auditor.core.tally import OTHER
 from auditor.ledger.words import AGAINST_SQL
 
@@ -42,6 +42,10 @@ _GAPS = "SELECT vhost, reason, from_at, to_at FROM gaps WHERE to_at IS NULL OR t
 
 _GAP_SECONDS = """SELECT vhost, sum(ifnull(to_at, max(from_at, ?)) - from_at) / 1e6 AS seconds
 FROM gaps WHERE from_at IS NOT NULL GROUP BY vhost"""
+
+_EXPORTS = """SELECT spans, refused, dropped, invalid_contexts, (SELECT count(*) FROM outbox) AS waiting,
+    (SELECT published_at FROM messages WHERE id = (SELECT min(message) FROM outbox)) AS oldest_at
+FROM tracing"""
 
 _VHOSTS = "SELECT vhost AS name, connected, watermark, updated_at, problem FROM status WHERE pid = ? ORDER BY vhost"
 
@@ -80,6 +84,7 @@ def take(ask: Ask, *, pid: int, now: int, since: int, first_message: int, gaps_s
         gaps=[GapSpan(**row) for row in ask(_GAPS, (gaps_since,))],
         vhosts=vhosts,
         gap_seconds=[(row["vhost"], row["seconds"]) for row in ask(_GAP_SECONDS, (now,))],
+        exports=Exports(**ask(_EXPORTS, ())[0]),
     )
 
 

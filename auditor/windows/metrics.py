@@ -55,6 +55,7 @@ class Metrics(Collector):
         yield from self._hops()
         yield from self._orders()
         yield from self._audit()
+        yield from self._exports()
 
     def _events(self) -> Iterator[Metric]:
         tally = self._tally
@@ -213,6 +214,29 @@ class Metrics(Collector):
                 for recipient, results in self._alerts().items()
                 for result, count in results.items()
             },
+        )
+
+    def _exports(self) -> Iterator[Metric]:
+        exports = self._survey().exports
+        yield _counter(
+            "auditor_exports",
+            "Spans by what came of them since the ledger began: taken or refused by the receiver, or dropped before.",
+            ["result"],
+            {("taken",): exports.spans, ("refused",): exports.refused, ("dropped",): exports.dropped},
+        )
+        yield _counter(
+            "auditor_invalid_trace_contexts",
+            "Messages whose trace context could not be used, since the ledger began.",
+            [],
+            {(): exports.invalid_contexts},
+        )
+        yield _gauge("auditor_outbox_rows", "What waits to be exported.", [], {(): exports.waiting})
+        age = 0.0 if exports.oldest_at is None else max(0.0, time.time() - exports.oldest_at / 1e6)
+        yield _gauge(
+            "auditor_outbox_oldest_seconds",
+            "How long ago the oldest message of what waits to be exported was published.",
+            [],
+            {(): age},
         )
 
 

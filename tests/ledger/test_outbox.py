@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from auditor.core.alerts import Exports
 from auditor.core.changes import Changes, HopRow, MessageRow
 from auditor.core.hops import Reason, State
 from auditor.core.outgoing import PUBLISH, OrderTrace, Outgoing, Told, message_trace_id, order_key, order_trace_id
@@ -300,3 +301,21 @@ def test_the_traces_of_orders_and_messages_are_found(ledger: Ledger) -> None:
         assert queries.order_traces("ORD-3") == []
         traces = [queries.message_trace(queries.message(f"message-{number}")[0]) for number in range(1, 6)]
         assert traces == [own, other[3:35], CONTEXT[3:35], *(message_trace_id("/", 1000 + n, n).hex() for n in (4, 5))]
+
+
+def test_a_survey_tells_what_was_exported_and_how_long_the_oldest_waits(ledger: Ledger, reader: OutboxReader) -> None:
+    commit(ledger, message(1, published_at=START), message(2, published_at=START + 7), delivered(1), delivered(2))
+    with Reader.open(ledger.path) as look:
+        assert exports(look) == Exports(waiting=4, oldest_at=START)
+    batch = reader.read(2)
+    assert {row.message for row in batch.rows} == {1}
+    done(ledger, batch, Told(spans=3, refused=2, dropped=1, unsampled=1, invalid_contexts=4))
+    with Reader.open(ledger.path) as look:
+        assert exports(look) == Exports(3, 2, 1, 4, waiting=2, oldest_at=START + 7)
+    done(ledger, reader.read(9))
+    with Reader.open(ledger.path) as look:
+        assert exports(look) == Exports(3, 2, 1, 4, waiting=0, oldest_at=None)
+
+
+def exports(reader: Reader) -> Exports:
+    return reader.survey(pid=1, now=START, since=0, gaps_since=0).exports

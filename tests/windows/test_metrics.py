@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any
 
 import pytest
 
-from auditor.core.alerts import Against, InStage, Survey
+from auditor.core.alerts import Against, Exports, InStage, Survey
 from auditor.core.changes import Changes
 from auditor.core.hops import Reason, State
 from auditor.core.tally import MAX_LABELS, Tally
@@ -63,6 +64,7 @@ def test_gauges_of_the_ledger() -> None:
     survey = Survey(
         against=[Against("/", "f", queue, "lost", "queue_empty", hops, 0, 1) for queue, hops in (("q", 3), ("p", 4))],
         stages=[stage, stage._replace(vhost="other", orders=1, stuck=1)],
+        exports=Exports(spans=9, refused=2, dropped=1, invalid_contexts=4, waiting=5, oldest_at=0),
         size=77,
     )  # fmt: skip
     shown = lines(metrics(Tally(), survey))
@@ -72,8 +74,19 @@ def test_gauges_of_the_ledger() -> None:
         'auditor_orders{stage="A",system="shop"} 4.0',
         'auditor_orders_stuck{stage="A",system="shop"} 3.0',
         "auditor_ledger_bytes 77.0",
+        'auditor_exports_total{result="taken"} 9.0',
+        'auditor_exports_total{result="refused"} 2.0',
+        'auditor_exports_total{result="dropped"} 1.0',
+        "auditor_invalid_trace_contexts_total 4.0",
+        "auditor_outbox_rows 5.0",
     ):
         assert line in shown
+    (oldest,) = [line for line in shown if line.startswith("auditor_outbox_oldest_seconds ")]
+    assert float(oldest.split()[1]) == pytest.approx(time.time(), abs=60)
+
+
+def test_what_waits_has_no_age_where_nothing_waits() -> None:
+    assert "auditor_outbox_oldest_seconds 0.0" in lines(metrics(Tally()))
 
 
 def test_queues_beyond_a_bound_are_one() -> None:
