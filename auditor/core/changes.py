@@ -32,7 +32,7 @@ class MessageRow(NamedTuple):
     node: str
     priority: int  # 0 where none is set
     size: int  # bytes of the body
-    trace_context: str | None  # the W3C traceparent header
+    trace_context: str | None  # the W3C headers, see `trace_context.combined`
     published_at: int  # microseconds since the epoch
     time_source: str  # how exact published_at is: a `TimeSource`
     correlation_id: str | None = None  # the property of that name

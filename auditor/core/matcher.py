@@ -39,8 +39,8 @@ from auditor.core.hops import OPEN, Reason, State
 from auditor.core.identity import identify
 from auditor.core.judge import Judge
 from auditor.core.times import Times
+from auditor.core.trace_context import combined
 
-_MAX_TRACE_CONTEXT = 256  # characters; a W3C traceparent of version 00 has 55
 _MAX_WAITING = 100_000  # orphans that wait for their publish; past it the oldest stop waiting, about 50 MB
 
 _STREAM = "x-stream-offset"  # the header of what is read from a stream: there everybody begins where he likes
@@ -188,7 +188,8 @@ class Matcher:
             self._new_message(), identity, event.exchange, priority, published_at, self._epoch,
             fingerprint(event.properties.headers), len(targets),
         )  # fmt: skip
-        traceparent = event.properties.headers.get("traceparent")
+        headers = event.properties.headers
+        traceparent = headers.get("traceparent")
         correlation = event.properties.correlation_id
         self._messages.append(
             MessageRow(  # by place: twenty names cost four times as much
@@ -208,7 +209,7 @@ class Matcher:
                 event.node,
                 priority,
                 len(event.body),
-                traceparent[:_MAX_TRACE_CONTEXT] if isinstance(traceparent, str) else None,
+                combined(traceparent, headers.get("tracestate")) if isinstance(traceparent, str) else None,
                 published_at,
                 time_source,
                 None if correlation is None else text(correlation),

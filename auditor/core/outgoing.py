@@ -63,7 +63,7 @@ class OrderTrace(NamedTuple):
     """What was told of an order so far."""
 
     key: int  # of vhost and order id, see `order_key`
-    trace_context: str | None  # the header of its first message, whose trace it joins; None: it has a trace of its own
+    trace_context: str | None  # that of its first message, whose trace it joins; None: it has a trace of its own
     rooted: bool  # its own trace's root is told
     stage: str | None  # the newest stage
     stage_message: int | None  # the message that announced it, and when

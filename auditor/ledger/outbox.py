@@ -18,7 +18,7 @@ from urllib.parse import quote
 from auditor.core.changes import Changes, HopRow
 from auditor.core.hops import State
 from auditor.core.outgoing import PUBLISH, Key, OrderTrace, Outgoing, Told, order_key
-from auditor.core.traceparent import parse
+from auditor.core.trace_context import parse
 from auditor.ledger import letters
 from auditor.ledger.statements import Insert
 from auditor.ledger.words import AGAINST_SQL, REASON_OF, REASONS, STATE_OF, STATES

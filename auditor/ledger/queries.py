@@ -16,7 +16,7 @@ from urllib.parse import quote
 from auditor.core.alerts import Labels, Survey
 from auditor.core.hops import AGAINST, OPEN
 from auditor.core.outgoing import message_trace_id, order_key, order_trace_id
-from auditor.core.traceparent import parse
+from auditor.core.trace_context import parse
 from auditor.errors import LedgerError
 from auditor.ledger import layout, letters, survey, views
 from auditor.ledger.words import AGAINST_SQL, OPEN_SQL, STATES

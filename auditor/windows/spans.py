@@ -32,7 +32,7 @@ from auditor.core.outgoing import (
     order_trace_id,
     span_id,
 )
-from auditor.core.traceparent import Context, parse
+from auditor.core.trace_context import Context, parse
 from auditor.windows.parts import About, Parts, flag, number
 
 Parent = Literal["message", "order"]
@@ -61,6 +61,7 @@ class _Place(NamedTuple):
 
     trace_id: bytes
     parent: bytes  # span id; empty: none
+    state: str = ""  # tracestate of the trace, where a message brought it
 
 
 class Builder:
@@ -139,8 +140,8 @@ class _Building:
         """Return what is known of a row's order, and note that it was told of."""
         order = self._orders.get(key)
         if order is None:
-            header = row.trace_context if context is not None and not self._builder.by_order else None
-            order = OrderTrace(key, header, False, None, None, None, row.published_at)
+            joins = row.trace_context if context is not None and not self._builder.by_order else None
+            order = OrderTrace(key, joins, False, None, None, None, row.published_at)
             self._note(order)
         elif row.published_at > order.told_at + _HOUR:
             order = order._replace(told_at=row.published_at)
@@ -160,7 +161,7 @@ class _Building:
     def _find_place(self, row: Outgoing, order: OrderTrace) -> _Place:
         joined = None if order.trace_context is None else parse(order.trace_context)
         if joined is not None:
-            return _Place(joined.trace_id, joined.span_id)
+            return _Place(joined.trace_id, joined.span_id, joined.state)
         assert row.order_id is not None
         trace_id = order_trace_id(row.vhost, row.order_id)
         root = span_id(trace_id, "root")
@@ -229,7 +230,7 @@ class _Building:
         elif order_place is not None and self._builder.by_order:
             place = order_place
         else:
-            place = _Place(context.trace_id, context.span_id)
+            place = _Place(context.trace_id, context.span_id, context.state)
         if row.state in AGAINST and row.before not in AGAINST and key is not None and order_place is not None:
             self._waiting_stage(row, order_place, key)
         again = row.before is row.state
@@ -242,11 +243,11 @@ class _Building:
         if context is not None:
             if place.parent == context.span_id:
                 span.flags = _REMOTE_FLAGS
-            _link(span, context.trace_id, context.span_id, _REMOTE_FLAGS)
+            _link(span, context.trace_id, context.span_id, _REMOTE_FLAGS, context.state)
         if row.before is not None and (healthy_told or row.before is not State.DELIVERED):
-            _link(span, place.trace_id, _hop_id(row, row.before), _FLAGS)
+            _link(span, place.trace_id, _hop_id(row, row.before), _FLAGS, place.state)
         if order_place is not None and order_place.trace_id != place.trace_id:
-            _link(span, order_place.trace_id, order_place.parent, _FLAGS)
+            _link(span, order_place.trace_id, order_place.parent, _FLAGS, order_place.state)
         _tell_message(span, row)
         _tell_attempts(span, row, again)
 
@@ -257,6 +258,8 @@ class _Building:
         span.span_id = id
         span.parent_span_id = place.parent
         span.flags = _FLAGS
+        if place.state:
+            span.trace_state = place.state
         span.start_time_unix_nano = start * _NS
         span.end_time_unix_nano = max(start, end) * _NS
         if row.order_id is not None:
@@ -331,5 +334,5 @@ def _put(span: Span, key: str, value: str) -> None:
     attribute.value.string_value = value
 
 
-def _link(span: Span, trace_id: bytes, id: bytes, flags: int) -> None:
-    span.links.add(trace_id=trace_id, span_id=id, flags=flags)
+def _link(span: Span, trace_id: bytes, id: bytes, flags: int, state: str) -> None:
+    span.links.add(trace_id=trace_id, span_id=id, flags=flags, trace_state=state)

@@ -95,7 +95,7 @@ async def test_every_kind_of_verdict_is_told_once_and_in_its_place(traced: Scene
     await scene.queue("expiring", x_message_ttl=100)
     nowhere = await scene.exchange("nowhere", "topic")
 
-    await scene.publish("good", headers={"traceparent": CONTEXT})
+    await scene.publish("good", headers={"traceparent": CONTEXT, "tracestate": "vendor=a , other=b"})
     await scene.publish("plain", headers=order("A-1"))
     await scene.publish("unrecorded", headers={"traceparent": UNRECORDED})
     await scene.publish("lost", "expiring", headers={"traceparent": UNRECORDED})
@@ -118,6 +118,7 @@ async def test_every_kind_of_verdict_is_told_once_and_in_its_place(traced: Scene
         },
     )
     assert "unrecorded" not in found
+    states = {span.span_id.hex(): span.trace_state for span in inbox.messages}
 
     (good,) = found["good"]
     assert (good.trace_id, good.parent_id, good.kind) == (TRACE, SPAN, "CONSUMER")
@@ -125,6 +126,8 @@ async def test_every_kind_of_verdict_is_told_once_and_in_its_place(traced: Scene
     assert good.name == f"deliver {scene.prefix}inbox"
     assert good.error == ""
     assert good.service == "rabbitmq"
+    assert states[good.span_id] == "vendor=a,other=b"
+    assert {state for id, state in states.items() if id != good.span_id} == {""}
 
     (lost,) = found["lost"]
     assert (lost.trace_id, lost.parent_id, lost.error) == (TRACE, SPAN, "lost: queue_empty")

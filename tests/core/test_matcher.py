@@ -582,6 +582,13 @@ def test_a_trace_context_of_the_wrong_kind_is_none(traceparent: Any) -> None:
     assert audit.ledger.messages[1].trace_context is None
 
 
+def test_a_tracestate_is_kept_behind_its_traceparent() -> None:
+    traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
+    audit = run("one batch", [published(0, "work", headers={"traceparent": traceparent, "tracestate": "a=1 , b=2"})])
+    audit.commit()
+    assert audit.ledger.messages[1].trace_context == f"{traceparent} a=1,b=2"
+
+
 def test_a_message_without_a_routing_key_does_no_harm() -> None:
     audit = run("one batch", [published(0, "work")._replace(routing_keys=())])
     audit.commit()

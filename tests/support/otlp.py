@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from auditor.demo.receiver import Span, read
 
@@ -66,6 +67,18 @@ class Inbox:
         """All spans that were taken."""
         with self.lock:
             return [span for request in self.requests for span in read(request)]
+
+    @property
+    def messages(self) -> list[SpanMessage]:
+        """The same, with all that OTLP has."""
+        with self.lock:
+            return [
+                span
+                for request in self.requests
+                for resource in request.resource_spans
+                for scope in resource.scope_spans
+                for span in scope.spans
+            ]
 
     def answer(self, request: ExportTraceServiceRequest, headers: dict[str, str]) -> Answer:
         with self.lock:

@@ -112,6 +112,21 @@ def test_with_the_order_as_parent_a_hop_is_below_its_root_and_links_to_the_messa
     assert (delivered.trace_id, delivered.parent_id, delivered.links) == (ORDER, root.span_id, ((TRACE, SPAN),))
 
 
+def test_a_tracestate_is_handed_on_to_all_that_is_in_its_trace_and_to_no_other() -> None:
+    first = build(publish(trace_context=f"{CONTEXT} a=1,b=2"), hop(trace_context=f"{CONTEXT} a=1,b=2"))
+    (delivered,) = first.spans
+    assert (delivered.trace_state, delivered.links[0].trace_state) == ("a=1,b=2", "a=1,b=2")
+    sent, joined, other = build(
+        publish(8, stage=None), hop(8), hop(9, trace_context=f"{OTHER} c=3"), orders=told(first)
+    ).spans
+    assert (sent.trace_state, joined.trace_state) == ("a=1,b=2", "a=1,b=2")
+    assert (other.trace_state, [link.trace_state for link in other.links]) == ("c=3", ["c=3", "a=1,b=2"])
+    # in a trace of the order's own there is none; the link has what it links to
+    rows = (publish(trace_context=f"{CONTEXT} a=1"), hop(trace_context=f"{CONTEXT} a=1"))
+    root, below = build(*rows, maker=builder("order")).spans
+    assert (root.trace_state, below.trace_state, below.links[0].trace_state) == ("", "", "a=1")
+
+
 @pytest.mark.parametrize("header", ["garbage", f"00-{'0' * 32}-{SPAN}-01", "00-" + "a" * 250, f"ff{CONTEXT[2:]}"])
 def test_a_context_that_is_none_is_as_if_it_were_not_there_and_counted(header: str) -> None:
     built = build(publish(trace_context=header), hop(trace_context=header))
