@@ -7,11 +7,12 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from auditor.daemon import endpoints, managements, trace_keys
 from auditor.errors import AuditorError, BrokerError
+from auditor.finding import Finding
 from auditor.ledger.queries import Reader
+from auditor.recipients import try_all
 from auditor.settings import Settings
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.connection import CONNECTION_ERRORS, VhostRefused
@@ -26,16 +27,6 @@ _LIMIT = 5.0  # seconds for the firehose to show a canary
 _LOOK = 0.5  # seconds for a look into a queue in which nothing is expected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    good: bool
-    says: str
-    advice: str = ""
-
-
 async def run(settings: Settings) -> list[Finding]:
     """Look at everything; what cannot be looked at is a finding too, never an error."""
     findings = [Finding(subject="settings", good=True, says="understood"), _ledger(settings)]
@@ -44,7 +35,7 @@ async def run(settings: Settings) -> list[Finding]:
         findings.append(await asyncio.to_thread(_clock, api))
     for vhost in settings.broker.vhosts:
         findings += [finding async for finding in _vhost(settings, vhost, api)]
-    return findings
+    return findings + await try_all(settings)
 
 
 def _ledger(settings: Settings) -> Finding:

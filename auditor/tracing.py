@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 
 from auditor import __version__
 from auditor.core.outgoing import Key, OrderTrace, Told
-from auditor.errors import LedgerError, SettingsError
+from auditor.errors import LedgerError
 from auditor.flows import EVERYTHING
 from auditor.ledger import outbox
 from auditor.ledger.writer import Ledger
+from auditor.recipients import receiver
 from auditor.settings import Settings
 from auditor.thread import AuditThread
 
@@ -31,19 +32,10 @@ async def exporting(settings: Settings, ledger: Ledger, thread: AuditThread) -> 
         return
     # here, because OpenTelemetry takes time and memory that an auditor without it can spare
     from auditor.windows.exporter import Exporter
-    from auditor.windows.otlp import sender
     from auditor.windows.spans import Builder
 
     wanted = settings.tracing
-    try:
-        receiver = sender(
-            protocol=wanted.protocol,
-            endpoint=wanted.endpoint,
-            headers="" if wanted.headers is None else wanted.headers.get_secret_value(),
-            ca_file=wanted.ca_file,
-        )
-    except (ValueError, OSError) as error:
-        raise SettingsError("Spans cannot be exported", on="tracing", why=str(error)) from error
+    to = receiver(settings)
     address = settings.broker.addresses[0]
     builder = Builder(
         host=address.host,
@@ -52,7 +44,7 @@ async def exporting(settings: Settings, ledger: Ledger, thread: AuditThread) -> 
         ratios={flow.name: flow.trace_ratio for flow in settings.flows or [EVERYTHING]},
     )
     box = _Outbox(ledger, thread)
-    exporter = Exporter(box, builder, receiver, service=wanted.service_name, version=__version__)
+    exporter = Exporter(box, builder, to, service=wanted.service_name, version=__version__)
     exporter.start()
     try:
         yield

@@ -11,14 +11,14 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from auditor import __version__, tls
+from auditor import __version__
 from auditor.core.alerts import WATCHDOG, Alert, Board, Cause, News, Patience, Survey, Vhost, causes
 from auditor.core.tally import Tally
 from auditor.errors import AuditorError, LedgerError
@@ -27,9 +27,10 @@ from auditor.ledger import inbox
 from auditor.ledger.queries import Reader, Row
 from auditor.ledger.survey import seen
 from auditor.ledger.writer import Ledger
+from auditor.recipients import recipients
 from auditor.settings import Settings, microseconds
 from auditor.thread import AuditThread
-from auditor.windows.alerts import Recipient, Teller, alertmanager
+from auditor.windows.alerts import Teller
 from auditor.windows.health import readiness
 from auditor.windows.http import NotServed, serve
 from auditor.windows.metrics import Metrics
@@ -61,7 +62,7 @@ class Voice:
         self._alerts: Sequence[Alert] = list(stored)
         self._survey = Survey()
         self._tellers = [
-            Teller(recipient, lambda: self._alerts, settings.alerts.page) for recipient in _recipients(settings)
+            Teller(recipient, lambda: self._alerts, settings.alerts.page) for recipient in recipients(settings)
         ]
         self._metrics = Metrics(tally, version=__version__, survey=lambda: self._survey, alerts=self._results)
         self._looking = ThreadPoolExecutor(1, "voice")
@@ -217,20 +218,6 @@ class Voice:
         if problem != self._problem:
             self._problem = problem
             log.warning("%s", problem)
-
-
-def _recipients(settings: Settings) -> Iterator[Recipient]:
-    alerts = settings.alerts
-    urls = [*map(alertmanager, alerts.alertmanagers), *alerts.webhooks]
-    make: Callable[..., Recipient] = partial(
-        Recipient,
-        user=alerts.user,
-        password=alerts.password.get_secret_value(),
-        token=alerts.token.get_secret_value(),
-    )
-    for url in urls:
-        secure = url.startswith("https:")
-        yield make(url=url, tls=tls.context(alerts.ca_file, alerts.cert_file, alerts.key_file) if secure else None)
 
 
 def _log(news: News) -> None:

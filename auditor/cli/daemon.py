@@ -39,7 +39,8 @@ def run(config: Path | None, ledger: Path | None) -> None:
 def check(config: Path | None, ledger: Path | None) -> None:
     """Check settings, broker, permissions, firehose, clock and ledger, and say what to do about each finding.
 
-    Exits with 1 when something is wrong; changes nothing.
+    Also tries the Alertmanagers, the webhooks and the receiver of spans. Exits with 1 when something is wrong; changes
+    nothing, and tells nobody anything.
     """
     settings = load(config, overrides=_overrides(ledger))
     log.setup("error")  # the findings say it all; the libraries would add lines of their own

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -31,11 +32,26 @@ RESEND = 60.0  # seconds, as Prometheus does
 _EXPIRES = 4 * 60_000_000  # microseconds: a dead auditor's alerts end after that
 _BATCH = 256  # alerts in a request, as Prometheus sends
 _TIMEOUT = 10.0  # seconds for a request
+_REACHED = 5.0  # seconds for one that only tries
 _PAUSE = 1.0, 10.0  # seconds until a failed request is tried again, at first and at most
 _MAX_REFUSAL = 500  # bytes of a refusal that are worth showing
 
 _TAKEN = range(200, 300)
 _NEVER_TAKEN = frozenset({400, 413, 422})  # the same request would be refused again
+
+
+class Reach(StrEnum):
+    """What comes of reaching for a recipient."""
+
+    WELL = "well"
+    AWAY = "away"  # nobody answers
+    TLS = "tls"  # one of the two does not trust the other's certificate
+    UNKNOWN_TO_IT = "unknown_to_it"  # it does not know us, or not well enough
+    OTHER = "other"  # it is something else, or somewhere else
+    ILL = "ill"  # it answers that it cannot
+
+
+_REACH = {401: Reach.UNKNOWN_TO_IT, 403: Reach.UNKNOWN_TO_IT, 501: Reach.OTHER}  # statuses, the others by their kind
 
 
 class NotTaken(AuditorError):
@@ -81,12 +97,7 @@ class Teller:
 
     async def run(self) -> None:
         """Tell until cancelled."""
-        recipient = self.recipient
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT),
-            connector=aiohttp.TCPConnector(ssl=True if recipient.tls is None else recipient.tls),
-            headers=_authorization(recipient),
-        ) as session:
+        async with _session(self.recipient, _TIMEOUT) as session:
             pause = _PAUSE[0]
             while True:
                 self._news.clear()
@@ -136,6 +147,39 @@ class Teller:
         if why != self._problem:
             self._problem = why
             log.warning("%s", NotTaken("Alerts were not taken", on=self.recipient.name, why=why))
+
+
+async def reach(recipient: Recipient, method: str) -> tuple[Reach, str]:
+    """Send a request that tells nothing; return what comes of it, and what says so."""
+    try:
+        async with (
+            _session(recipient, _REACHED) as session,
+            session.request(
+                method, recipient.url, json=[] if method == "POST" else None, allow_redirects=False
+            ) as answer,
+        ):
+            said = (await answer.content.read(_MAX_REFUSAL)).decode(errors="replace").strip()
+            return _REACH.get(answer.status, _reach(answer.status)), f"HTTP {answer.status} {said or answer.reason}"
+    except TimeoutError:
+        return Reach.AWAY, f"no answer within {_REACHED:g} s"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # what its TLS makes of our certificate comes after the connection was made, and not always in words
+        unconnected = isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError)
+        return Reach.AWAY if unconnected or recipient.tls is None else Reach.TLS, str(error) or repr(error)
+
+
+def _reach(status: int) -> Reach:
+    if status in _TAKEN:
+        return Reach.WELL
+    return Reach.OTHER if status < 500 else Reach.ILL
+
+
+def _session(recipient: Recipient, limit: float) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=limit),
+        connector=aiohttp.TCPConnector(ssl=True if recipient.tls is None else recipient.tls),
+        headers=_authorization(recipient),
+    )
 
 
 def _authorization(recipient: Recipient) -> dict[str, str]:

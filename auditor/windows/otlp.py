@@ -146,7 +146,7 @@ class _Http(Sender):
         answer = self._client._submit(body, timeout)
         if answer.status_code is None:
             # a URL that cannot be used, say, is no reason to give spans up: somebody will mend it
-            return Later(_short(str(answer.error) or repr(answer.error)))
+            return Later(_short(_cause(answer.error)))
         if 200 <= answer.status_code < 300:
             return _taken(answer.content)
         why = _short(f"HTTP {answer.status_code} {answer.reason or ''}: {_said(answer)}".rstrip(": "))
@@ -222,6 +222,13 @@ def _taken(content: Callable[[], bytes]) -> Result:
 def _partial(response: ExportTraceServiceResponse) -> Result:
     partial = response.partial_success
     return Taken(partial.rejected_spans, _short(partial.error_message))
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the error says that all others around it came from; the library's name its own objects."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error) or repr(error)
 
 
 def _said(answer: Any) -> str:

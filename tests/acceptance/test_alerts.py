@@ -18,6 +18,8 @@ import pytest
 from auditor.core.alerts import Against
 from auditor.demo.server import Broker
 from auditor.ledger.queries import Reader
+from auditor.windows.alerts import Reach, Recipient, reach
+from auditor.windows.alerts import alertmanager as api
 from tests.acceptance.harness import CANARY, DEADLINE, QUEUE, Auditor, command
 from tests.acceptance.scene import Scene, open_scene
 from tests.support.observers import Alertmanager, Witness
@@ -80,7 +82,9 @@ def since_verdict(auditor: Auditor) -> float:
     return time.time() - judged_at / 1e6
 
 
-async def test_each_verdict_is_notified_once_with_its_labels_and_in_time(scene: Scene, witness: Witness) -> None:
+async def test_each_verdict_is_notified_once_with_its_labels_and_in_time(
+    scene: Scene, alertmanager: Alertmanager, witness: Witness
+) -> None:
     auditor = scene.auditor
     letters, dead = await scene.dead_letter_queue("letters")
     await scene.consume(letters)
@@ -97,6 +101,7 @@ async def test_each_verdict_is_notified_once_with_its_labels_and_in_time(scene: 
         ("MessageUnroutable", "critical", "", "no_queue"),
         ("MessageDeadLettered", "warning", "expiring", "expired"),
     ]
+    assert await reach(Recipient(url=api(alertmanager.url)), "POST") == (Reach.WELL, "HTTP 200 OK")
     for name, severity, queue, reason in expected:
         full = scene.prefix + queue if queue else None
 

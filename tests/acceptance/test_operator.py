@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from auditor.demo.broker import PrivateBroker
 from auditor.demo.server import Broker
 from tests.acceptance.harness import QUEUE, Answer, Auditor, command, toml
+from tests.support.observers import Witness
 
 NOBODY = "amqp://127.0.0.1:1"  # a port on which nobody listens
 
@@ -74,10 +76,18 @@ async def test_wrong_use_is_told_from_bad_news(arguments: list[str]) -> None:
 # the broker
 
 
-async def test_check_finds_all_well(auditor: Auditor) -> None:
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    witness = Witness()
+    yield witness
+    witness.close()
+
+
+async def test_check_finds_all_well(auditor: Auditor, witness: Witness) -> None:
+    auditor.settings["alerts"] = {"alertmanagers": [witness.url], "webhooks": [f"{witness.url}/hook"]}
     auditor.write_config()
     answer = await command("check", "--config", auditor.config)
-    check_letter(answer, 0, "off; `auditor run` will turn it on")
+    check_letter(answer, 0, "off; `auditor run` will turn it on", "takes alerts", "webhook 127.0.0.1")
     auditor.start()
     await auditor.reading()
     check_letter(await command("check", "--config", auditor.config), 0, "is there")
