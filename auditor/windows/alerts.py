@@ -201,7 +201,9 @@ def message(alert: Alert, now: int, page: str = "") -> dict[str, Any]:
         "endsAt": iso(ends_at),
     }
     if page:
-        body["generatorURL"] = link(alert, page)
+        # twice: the one is what Alertmanager's own pages link to, the other goes with the notification
+        body["generatorURL"] = url = link(alert, page)
+        body["annotations"] = {**alert.annotations, "page": url}
     return body
 
 

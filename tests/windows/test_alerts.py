@@ -90,7 +90,9 @@ def test_a_link_shows_exactly_what_it_is_about() -> None:
         == "http://host:8001/orders?stage=A&stuck=yes&acknowledged=no"
     )
     assert link(Alert(labels(alertname="AuditorWatchdog"), 1, None, 1, {}), page) == "http://host:8001/status"
-    assert message(about, NOW, page)["generatorURL"] == link(about, page)
+    told = message(about, NOW, page)
+    assert told["generatorURL"] == told["annotations"]["page"] == link(about, page)
+    assert told["annotations"] == {"summary": "lost", "page": link(about, page)}
 
 
 async def test_what_is_new_is_told_at_once_and_everything_again_later(monkeypatch: pytest.MonkeyPatch) -> None:

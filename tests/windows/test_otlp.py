@@ -32,7 +32,7 @@ def test_a_refusal_is_final_and_has_its_text(to_inbox: Sender, inbox: Inbox) -> 
     assert len(inbox.tries) == 1
 
 
-@pytest.mark.parametrize("status", [429, 503, 504])
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_receiver_is_for_later_and_says_when(to_inbox: Sender, inbox: Inbox, status: int) -> None:
     inbox.next.append(Answer(status=status, says="busy", retry_after=7))
     result = to_inbox.send(REQUEST)
