@@ -1,14 +1,10 @@
-"""docs/operating.md as it is written: its commands on a running auditor, its settings, and a heading for each alert."""
+"""docs/operating.md as it is written: backup and restore, its settings, and a heading for each alert."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,62 +12,20 @@ import pytest
 
 from auditor.core import alerts
 from auditor.settings import load
-from tests.acceptance.harness import BOUND, QUEUE, Auditor, command
+from tests.acceptance.harness import QUEUE, Auditor, command
 from tests.acceptance.scene import open_scene
+from tests.acceptance.test_commands import BLOCKS, shell
 
 HOUSE = Path(__file__).parents[2]
-DOC = (HOUSE / "docs" / "operating.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", DOC, re.DOTALL | re.MULTILINE)
-TRIED = [block for block in BLOCKS if not block.startswith("# not run")]
+PAGE = HOUSE / "docs" / "operating.md"
+DOC = PAGE.read_text()
 SETTINGS = re.findall(r"^```toml\n(.*?)^```", DOC, re.DOTALL | re.MULTILINE)
 HEADINGS = set(re.findall(r"^#+ (.*)", DOC, re.MULTILINE))
 
 
-async def shell(commands: str, auditor: Auditor) -> None:
-    """Run commands of the page as it has them, but on the ledger and with the settings of a test."""
-    assert shutil.which("sqlite3"), "sqlite3 is missing; on Debian, as root: apt-get install sqlite3"
-    script = auditor.folder / "commands.sh"
-    ours = commands.replace("/var/lib/auditor", str(auditor.folder)).replace(
-        "/var/backups", f"{auditor.folder}/backups"
-    )
-    python = shlex.quote(sys.executable)
-    # CONFIG as the default place of the settings would have it, where the command does not say which ledger
-    at = shlex.quote(str(auditor.config))
-    script.write_text(
-        "set -eu\n"
-        f'auditor() {{ case "$*" in *--ledger*) {python} -m auditor.cli "$@";; '
-        f'*) {python} -m auditor.cli "$@" --config {at};; esac; }}\n' + ours
-    )
-
-    def run() -> subprocess.CompletedProcess[str]:
-        call = ["bash", str(script)]
-        return subprocess.run(call, capture_output=True, text=True, check=False, timeout=BOUND, env=os.environ)
-
-    done = await asyncio.to_thread(run)
-    assert done.returncode == 0, f"{commands}\n{done.stdout}{done.stderr}"
-
-
-@pytest.mark.timeout(180)
-async def test_the_commands_do_what_they_say(auditor: Auditor) -> None:
-    (auditor.folder / "backups").mkdir()
-    auditor.start()
-    await auditor.reading()
-    async with open_scene(auditor, "operating") as scene:
-        scene.prefix = ""
-        await scene.queue("mes.orders")
-        await scene.publish("m1", "mes.orders", body=b'{"orderId": "A-1047"}')
-        await auditor.until(lambda reader: reader.lost(limit=1, queue="mes.orders"), "a verdict")
-        await auditor.until(lambda reader: (row := auditor.status(reader)) and not row["problem"], "no problem")
-        assert (await command("status", "--fail", "--ledger", auditor.ledger)).code == 0
-        assert len(TRIED) >= 5
-        for block in TRIED:
-            await shell(block, auditor)
-        assert await auditor.answer("ack", "--list")
-
-
 @pytest.mark.timeout(180)
 async def test_a_backup_is_restored_and_nobody_is_accused(auditor: Auditor) -> None:
-    backup = next(block for block in TRIED if "VACUUM INTO" in block)
+    backup = next(block for block in BLOCKS[PAGE] if "VACUUM INTO" in block)
     (auditor.folder / "backups").mkdir()
     auditor.settings["flows"][0]["deadline"] = 20.0  # longer than it takes to come to the backup
     auditor.start()
