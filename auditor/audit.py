@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 _BEHIND = 3  # canary intervals; an event that came so long after the last canary was not read when it happened
 _OVERTAKE_MARGIN = 3  # canary intervals; publishes of several channels may reach a queue in another order than us
 _MAX_HEADER = 64 * 1024  # bytes kept of an undecodable event
+_ELSEWHERE = frozenset({GapReason.LEDGER_DAMAGED, GapReason.OTHER_LEDGER})  # what was seen is in another ledger
 _MAX_GAPS = 64  # gaps that may still get a size: those of the last hour, when each is a minute
 
 
@@ -216,8 +217,8 @@ class VhostAudit:
         since = min((hop.published_at for hop in (*oldest, *hops)), default=seen_until)
         for row in self._ledger.gaps(self._vhost, since=since):
             gap = Gap(row.id, GapReason(row.reason), row.from_at, now, row.to_at, missing=row.missing)
-            # canaries in the backlog prove nothing of what a damaged ledger had
-            gap.began = gap.reason is GapReason.LEDGER_DAMAGED
+            # canaries in the backlog prove nothing of what another ledger has
+            gap.began = gap.reason in _ELSEWHERE
             self._known_gaps.append(gap)
             self._matcher.judge.gap(gap)
             if gap.to_at is None:
@@ -225,9 +226,9 @@ class VhostAudit:
         self._advance()
 
     @property
-    def has_seen(self) -> bool:
-        """Whether a canary has ever come back; may be asked from anywhere."""
-        return self._watermark.at is not None
+    def watermark(self) -> int | None:
+        """How far it has seen, microseconds; None: no canary has ever come back. May be asked from anywhere."""
+        return self._watermark.at
 
     def step(self, step: Step) -> Outcome:
         """Take one step; LedgerError when it could not be committed: call `flush` until it can."""
@@ -239,7 +240,7 @@ class VhostAudit:
             self._first = None
         for notice in sorted(step.notices, key=attrgetter("over")):  # what lasts takes in what is over
             if not notice.over:
-                self._notice(notice, gaps)
+                self._notice(notice, gaps, began=notice.reason in _ELSEWHERE)
             elif self._watermark.at is not None and self._watermark.at < notice.at:
                 self._missed(notice.reason, self._watermark.at, notice.at, gaps)
         self._leave_out(step.away, step.now, gaps)

@@ -33,6 +33,8 @@ class Canaries:
         self._next = 1
         self._sent: list[Sighting] = []
         self._lost: list[str] = []
+        self.seen: int | None = None
+        """The watermark that the ledger has; each canary tells of it."""
         self.away: dict[str, str] = {}
         """The nodes that cannot be reached, and why."""
         self.refusing: dict[str, None] = {}
@@ -43,6 +45,10 @@ class Canaries:
         """The exchange that they are published to."""
         return self._canary.exchange
 
+    async def newest(self, control: Control) -> Sighting | None:
+        """Return the newest canary that the broker has traced, whoever has sent and read it."""
+        return await control.newest(self._canary)
+
     def take(self) -> tuple[list[Sighting], list[str]]:
         """Return what was sent since the last call, and the nodes whose connection was lost since then."""
         taken = self._sent, self._lost
@@ -51,7 +57,7 @@ class Canaries:
 
     async def send(self, control: Control, node: str) -> None:
         """Send one; a broker that takes no publishes is no error, but `refusing`."""
-        sighting = Sighting(self._next, self._now(), node)
+        sighting = Sighting(self._next, self._now(), node, self.seen)
         self._next += 1
         try:
             await control.send(self._canary, sighting)

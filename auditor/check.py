@@ -121,7 +121,12 @@ async def _rights_and_firehose(
         yield Finding(subject=rights, good=False, says=f"{error.what} ({error.on}): {error.why}", advice=grant)
         return
     if not made.queue:
-        yield Finding(subject=rights, good=True, says="enough to declare, bind and publish")
+        try:
+            await control.newest(_canary(settings))
+        except BrokerError as error:
+            yield Finding(subject=rights, good=False, says=f"{error.what}: {error.why}", advice=grant)
+        else:
+            yield Finding(subject=rights, good=True, says="enough to declare, bind and publish")
         found = await control.inspector().inspect(tap.queue)
         yield Finding(
             subject=f"trace queue on {vhost}",
@@ -131,7 +136,8 @@ async def _rights_and_firehose(
         yield await _firehose(settings, vhost, None, api)
         return
     try:
-        canary = Canary(exchange=tap.canary_exchange, auditor=tap.queue, user=settings.broker.user)
+        canary = _canary(settings)
+        await control.newest(canary)
         await control.send(canary, Sighting(0, time.time_ns() // 1000))
         # where it is known to be off, only the permission to read is in question
         seen = await control.take_one(tap.queue, _LOOK if await _is_known_to_be_off(api, vhost) else _LIMIT)
@@ -141,7 +147,12 @@ async def _rights_and_firehose(
         yield Finding(subject=rights, good=False, says=f"{error.what}: {error.why}", advice=grant)
     finally:
         # made for this look only: left behind, it would fill up with nobody to read it
-        await control.delete_queue(tap.queue)
+        for queue in (tap.queue, tap.canary_exchange):
+            await control.delete_queue(queue)
+
+
+def _canary(settings: Settings) -> Canary:
+    return Canary(exchange=settings.tap.canary_exchange, auditor=settings.tap.queue, user=settings.broker.user)
 
 
 async def _is_known_to_be_off(api: Management | None, vhost: str) -> bool:

@@ -85,6 +85,7 @@ class Watch:
         self._home = 0  # the node of the session
         self._settings = settings
         self._canaries = canaries
+        self._canaries.seen = audit.watermark
         self._blindness = blindness
         self._audit = audit
         self._management = management
@@ -106,6 +107,7 @@ class Watch:
         self._unwritten = False  # whether a step is, or may be, not committed
         self._owing = False  # whether a batch is, or may be, committed and not acknowledged
         self._settled = False  # whether all was acknowledged when the last session ended
+        self._comparing = False  # whether the newest canary is being read, or the last session ended over it
         self._poisoned = False  # whether the broker ended the last session because it could not deliver an event
         self._at_head = False  # whether that event was the first one of the session
         self._received = False  # whether the session has read anything
@@ -168,9 +170,10 @@ class Watch:
         name = f"auditor control {settings.queue}"
         async with aclosing(await Control.open(home, name, now)) as control:
             self._broker = control.version
-            self._take_in(await self._blindness.declare(control, known=self._audit.has_seen))
+            self._take_in(await self._blindness.declare(control, known=self._audit.watermark is not None))
             self._take_in(await self._blindness.look_at_firehose())
             await self._be_alone(control.inspector())
+            await self._compare_ledger(control)
             if self._at_head:
                 await self._remove_poison(control)
             self._canaries.away.pop(home.node, None)
@@ -218,6 +221,25 @@ class Watch:
                 )
                 await self._step([], connected=False)
             await self._rest(_LOOK)
+
+    async def _compare_ledger(self, control: Control) -> None:
+        """Find out whether the trace queue was read into another ledger since ours: into one that saw further."""
+        # what the library cannot read ends the connection, and would end the next one too; a canary will take its place
+        unreadable, self._comparing = self._comparing, not self._comparing
+        if unreadable:
+            return
+        ours = self._audit.watermark
+        newest = await self._canaries.newest(control)
+        self._comparing = False
+        if ours is None or newest is None or newest.seen is None or newest.seen <= ours:
+            return
+        self._notice(GapReason.OTHER_LEDGER)
+        self._say(
+            "The trace queue was read into another ledger since this one was written, as after a restored backup:"
+            " nothing is claimed of that time"
+        )
+        # before the next canary takes the place of the one that proves it
+        await self._step([], connected=False)
 
     # what goes on during a session
 
@@ -362,6 +384,7 @@ class Watch:
             # the outcome is lost with the failed step; the judge asks again for what it did not get
             return Outcome([], None, None, {}, None) if await self._flush(refused=True) else None
         self._unwritten = False
+        self._canaries.seen = outcome.watermark
         return outcome
 
     async def _flush(self, *, refused: bool = False) -> bool:

@@ -24,6 +24,7 @@ class GapReason(StrEnum):
     POISON = "poison"  # the trace queue had to be emptied of an event that cannot be delivered
     INCOMPLETE = "incomplete"  # the broker counted more publishes than were seen
     LEDGER_DAMAGED = "ledger_damaged"  # what was recorded lies in a damaged ledger, moved aside
+    OTHER_LEDGER = "other_ledger"  # what was read is in another ledger: this one was restored from a backup
     BLIND = "blind"  # no canary came back, and why is not known
 
     @property

@@ -15,7 +15,7 @@ from auditor.errors import BrokerError
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.connection import Endpoint, Now, connect, wall_clock
 from auditor.tap.inspection import Inspector
-from auditor.tap.topology import broker_version, declare_canary_exchange, declare_trace_queue
+from auditor.tap.topology import broker_version, declare_canary_exchange, declare_canary_queue, declare_trace_queue
 
 LIMIT = 10.0  # seconds that one canary or one inspection may take
 _POLL = 0.1  # seconds between two looks into a queue
@@ -46,8 +46,9 @@ class Control:
         return cls(connection, channel, now)
 
     async def declare(self, canary_exchange: str, queue: str, keys: Sequence[str], max_bytes: int) -> Declared:
-        """Make sure of the canaries' exchange, and of the trace queue and its bindings; tell what had to be made."""
+        """Make sure of the canaries' exchange and queue, of the trace queue and its bindings; tell what was made."""
         exchange = await self.declare_exchange(canary_exchange)
+        await declare_canary_queue(self._connection, canary_exchange)
         return Declared(exchange, await declare_trace_queue(self._connection, queue, keys, max_bytes))
 
     async def declare_exchange(self, canary_exchange: str) -> bool:
@@ -57,6 +58,22 @@ class Control:
     async def send(self, canary: Canary, sighting: Sighting) -> None:
         """Publish a canary; TimeoutError when the broker takes no publishes."""
         await canary.publish(self._channel, sighting, LIMIT)
+
+    async def newest(self, canary: Canary) -> Sighting | None:
+        """Look at the newest canary, which stays where it is; None when there is none of ours."""
+        async with self._connection.channel() as channel:
+            queue = await channel.get_queue(canary.exchange, ensure=False)
+            try:
+                found = await queue.get(fail=False, timeout=LIMIT)
+            except ChannelAccessRefused as error:
+                raise BrokerError(
+                    "Could not read the newest canary",
+                    on=canary.exchange,
+                    why=str(error),
+                    hint="`auditor check` prints the rabbitmqctl command that grants the permissions.",
+                ) from error
+            # not acknowledged: with the channel it goes back
+            return None if found is None or found.headers.get("user") != canary.user else canary.read(found.body)
 
     def inspector(self) -> Inspector:
         """Return one that looks at queues; two jobs that do so at one time want one each."""

@@ -14,6 +14,8 @@ from auditor.errors import BrokerError
 
 TRACE_EXCHANGE = "amq.rabbitmq.trace"
 
+_CANARY_BYTES = 64 * 1024  # one canary has some two hundred; another's message on that exchange may have more
+
 
 def broker_version(connection: AbstractConnection) -> str:
     """Return the version that the broker announced when the connection was opened, such as "3.10.8"."""
@@ -88,6 +90,21 @@ async def declare_canary_exchange(connection: AbstractConnection, exchange: str)
     return made
 
 
+async def declare_canary_queue(connection: AbstractConnection, exchange: str) -> None:
+    """Make sure of the queue that keeps the newest canary, whoever has read its trace event in the trace queue.
+
+    It has the name of the exchange, to which it is not bound: it gets the trace events, as the trace queue does.
+    """
+    arguments = queue_arguments(broker_version(connection), _CANARY_BYTES) | {"x-max-length": 1}
+    try:
+        made = await _missing(connection, lambda channel: channel.declare_queue(exchange, passive=True))
+        async with connection.channel() as channel:
+            declared = await channel.declare_queue(exchange, durable=True, passive=not made, arguments=arguments)
+            await declared.bind(TRACE_EXCHANGE, f"publish.{exchange}")
+    except ChannelAccessRefused as error:
+        raise _refused("set up the queue of the newest canary", exchange, error) from error
+
+
 async def _missing(connection: AbstractConnection, look: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
     """Look passively, on a channel of its own: the broker closes it when there is nothing of the name."""
     channel = connection.channel()
@@ -104,8 +121,8 @@ async def _missing(connection: AbstractConnection, look: Callable[[AbstractChann
 
 def permissions(queue: str, exchange: str) -> tuple[str, str, str]:
     """Return the least permissions as regular expressions: configure, write, read."""
-    own = f"^({_quoted(queue)}|{_quoted(exchange)})$"
-    return own, own, f"^({_quoted(queue)}|amq\\.rabbitmq\\.trace)$"
+    own = f"{_quoted(queue)}|{_quoted(exchange)}"
+    return f"^({own})$", f"^({own})$", f"^({own}|amq\\.rabbitmq\\.trace)$"
 
 
 def _quoted(name: str) -> str:

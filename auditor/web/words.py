@@ -274,6 +274,10 @@ _GAPS: dict[str, tuple[str, str]] = {
     "poison": ("an event could not be read", "событие не удалось прочитать"),
     "incomplete": ("the broker counted more than was seen", "брокер насчитал больше, чем видно"),
     "ledger_damaged": ("the ledger was damaged", "журнал был повреждён"),
+    "other_ledger": (
+        "what was seen is in another ledger: this one was restored from a backup",
+        "увиденное записано в другой журнал: этот восстановлен из копии",
+    ),
     "blind": ("no trace events could be seen", "событий не было видно"),
 }
 

@@ -96,9 +96,7 @@ def test_it_runs_locked_down_is_healthy_stops_and_keeps_its_ledger(
     vhost, user, password = f"image-{secrets.token_hex(4)}", f"image-{secrets.token_hex(4)}", secrets.token_hex(12)
     broker.add_vhost(vhost)
     ours = r"auditor\.(trace|canary)"
-    broker.add_user(
-        user, password, vhost=vhost, configure=ours, write=ours, read=r"auditor\.trace|amq\.rabbitmq\.trace"
-    )
+    broker.add_user(user, password, vhost=vhost, configure=ours, write=ours, read=rf"{ours}|amq\.rabbitmq\.trace")
     config, words = tmp_path / "auditor.toml", tmp_path / "secrets"
     config.write_text(
         f'[broker]\nurl = "{broker.amqp_url}"\nuser = "{user}"\nvhosts = ["{vhost}"]\n[http]\nlisten = "127.0.0.1:0"\n'
