@@ -57,7 +57,12 @@ class Reader:
 
         With `patience`, all queries together are given up after so many seconds, with a LedgerError.
         """
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except PermissionError as exc:
+            hint = "Read it as root, as the auditor's user, or as a member of its group."
+            raise LedgerError(_WHAT, on=str(path), why="its folder is closed to this user", hint=hint) from exc
+        if not there:
             hint = "Name the ledger with --ledger, or start the auditor once: it makes it."
             raise LedgerError(_WHAT, on=str(path), why="there is no such file", hint=hint)
         try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from auditor.settings import Settings
 from auditor.web.gate import ENGINE, Gate
 from auditor.web.pages import Pages
 from auditor.web.plugin import QUERIES, Plugin
+from auditor.windows.notify import notifier
 
 _HERE = Path(__file__).parent
 _INNER = (
@@ -34,12 +39,43 @@ _BYE = 5  # seconds that requests have to end when the pages are stopped
 class LedgerFile(Database):  # type: ignore[misc]
     """The ledger as the engine sees it: read only, beside its writer or after its death."""
 
-    def connect(self, write: bool = False) -> Any:
-        """Return a connection like those of the other readers."""
-        assert not write
-        conn = connect(Path(self.path))
-        self._all_file_connections.append(conn)
-        return conn
+    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
+        """Ask on a connection like those of the other readers: one for each question.
+
+        The engine would keep its connections. One that was made while nobody wrote may take the file for one that never
+        changes, and would go on to when somebody does; or with the old file, when another has taken its place.
+        """
+
+        def asking() -> Any:
+            with closing(connect(Path(self.path))) as conn:
+                self.ds._prepare_connection(conn, self.name)
+                return fn(conn)
+
+        return await asyncio.get_running_loop().run_in_executor(self.ds.executor, asking)
+
+
+class Server(uvicorn.Server):
+    """The server as a service: it says when it is ready and when it ends, and meanwhile its loop feeds the watchdog."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """Nobody is told anything before `run`."""
+        super().__init__(config)
+        self._service = notifier()
+        self._feeding: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to answer."""
+        await super().startup(sockets)
+        # the loop's turn is the sign of life: questions take their time in threads, and no restart makes a disk quicker
+        self._feeding = asyncio.create_task(self._service.keep_alive(partial(asyncio.sleep, 0)), name="watchdog")
+        self._service.say(READY=1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end."""
+        self._service.say(STOPPING=1)
+        await super().shutdown(sockets)
+        if self._feeding is not None:
+            self._feeding.cancel()
 
 
 def serve(settings: Settings) -> None:
@@ -80,7 +116,7 @@ def serve(settings: Settings) -> None:
         # uvicorn ends by them, and then raises them again for whoever was there before: nobody has to die of them
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
     finally:
         gate.close()
 
