@@ -39,6 +39,9 @@ QUERIES: dict[str, dict[str, str]] = {
 """Queries over the ledger's views that need no SQL: name to title and SQL."""
 
 
+CELL = 300  # characters of a value that the engine's tables show
+
+
 class Plugin:
     """Routes, templates' words, and permissions. The engine calls each method by the hook of its name."""
 
@@ -99,6 +102,12 @@ class Plugin:
         """Give templates our filters."""
         env.filters["plain"] = plain
         env.filters["clock"] = clock
+
+    @_hook
+    def render_cell(self, value: object) -> str | None:
+        """Show what cannot be seen in the engine's tables, too; None for what hides nothing, which the engine shows."""
+        shown = plain(value) if isinstance(value, str) else value
+        return None if shown == value else str(shown)[:CELL]
 
     @_hook
     def extra_template_vars(self, request: Request | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from auditor.ledger.queries import Reader, connect
 from auditor.settings import Settings
 from auditor.web.gate import ENGINE, Gate
 from auditor.web.pages import Pages
-from auditor.web.plugin import QUERIES, Plugin
+from auditor.web.plugin import CELL, QUERIES, Plugin
 from auditor.windows.notify import notifier
 
 _HERE = Path(__file__).parent
@@ -150,7 +150,7 @@ def _engine(settings: Settings, gate: Gate) -> Datasette:
             "sql_time_limit_ms": round(web.query_time * 1000),
             "facet_time_limit_ms": round(web.query_time * 1000),
             "max_returned_rows": 5000,
-            "truncate_cells_html": 300,
+            "truncate_cells_html": CELL,
             "num_sql_threads": 3,
             "default_cache_ttl": 0,
         },

@@ -27,6 +27,21 @@ class RawProperties(Basic.Properties):
         return self._raw
 
 
+class RawText(str):
+    """A property whose bytes are given: the broker does not look whether they are UTF-8."""
+
+    raw: bytes
+
+    def __new__(cls, raw: bytes) -> RawText:
+        name = super().__new__(cls, raw.decode(errors="replace"))
+        name.raw = raw
+        return name
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """Return the bytes."""
+        return self.raw
+
+
 class AnyDeclare(Queue.Declare):
     """Declares a queue whatever its name."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.web.browser import Browser, browsing
-from tests.web.story import write, write_hostile
+from tests.web.story import write
 
 Serve = Callable[..., "Served"]
 
@@ -52,15 +52,6 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def pages(ledger: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The pages of the ledger, without a login."""
     with Serving(ledger, "", tmp_path_factory.mktemp("pages")) as served:
-        yield served
-
-
-@pytest.fixture(scope="session")
-def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The pages of a ledger of messages that somebody made to do harm."""
-    folder = tmp_path_factory.mktemp("hostile")
-    write_hostile(folder / "ledger.db", time.time_ns() // 1000)
-    with Serving(folder / "ledger.db", "", folder) as served:
         yield served
 
 

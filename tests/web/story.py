@@ -16,17 +16,6 @@ SECOND = 1_000_000
 HOUR = 3600 * SECOND
 STAGES = ("INITIATED", "SUBMITTED", "PRICE_CALCULATED", "MANUFACTURING_APPROVED", "MANUFACTURING_STARTED", "CLOSED")
 
-HOSTILE = {
-    "script": "<script>document.title='broken'</script><img src=x onerror=alert(1)>",
-    "quote": "\"'><svg onload=alert(2)>{{7*7}}",
-    "right-to-left": "A-\u202e0001\u2066-\u05d0\u05d1\u05d2",
-    "control": "NUL\x00ESC\x1b[31m\u2028line",
-    "long": "long-" + "x" * 3000,
-    "formula": '=HYPERLINK("http://example.com","x")',
-    "slashes": "../../etc/passwd?x=1&y=%2e#z",
-}
-"""Ids that somebody could put into a message."""
-
 
 class Story:
     """Writes a ledger, message by message."""
@@ -98,16 +87,5 @@ def write(path: Path, now: int) -> None:
         if number not in (3, 5, 7):
             story.send(order, "MANUFACTURING_STARTED", "mes->crm", at + 120 * SECOND, wait=7_000)
             story.send(order, "CLOSED", "crm->mes", at + 160 * SECOND, wait=6_000)
-    story.commit()
-    story.close()
-
-
-def write_hostile(path: Path, now: int) -> None:
-    """Write the orders of HOSTILE, whose queues, stages and errors are called so too."""
-    story = Story(path, now)
-    for place, text in enumerate(HOSTILE.values()):
-        lost = {"state": State.LOST, "reason": Reason.OVERTAKEN, "judged_at": now - HOUR}
-        named = {"message_id": text, "error": text, "exchange": text[:200], "queue": text[:200]}
-        story.send(text, text, "crm->mes", now - 2 * HOUR + place * SECOND, **lost, **named)
     story.commit()
     story.close()
