@@ -15,6 +15,7 @@ from auditor.demo.broker import program
 from auditor.demo.find import find_broker
 from auditor.demo.server import Broker
 from auditor.errors import BrokerError
+from tests.support.demo import DemoRun, run_once
 from tests.support.missing import missing
 from tests.support.vhost import Vhost
 
@@ -97,6 +98,14 @@ def broker(pytestconfig: pytest.Config) -> Broker:
     if isinstance(broker, BrokerError):
         pytest.fail(str(broker), pytrace=False)
     return broker
+
+
+@pytest.fixture(scope="session")
+def demo_run(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """A run of the demo, which the processes of this session share: it takes the better part of a minute."""
+    folder = tmp_path_factory.getbasetemp()
+    # each process of several has a folder of its own in that of the session
+    return run_once(broker, (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "demo-run")
 
 
 @pytest.fixture

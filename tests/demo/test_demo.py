@@ -2,72 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from auditor.demo.faults import FAULTS
 from auditor.demo.server import Broker
-from auditor.demo.topology import PERMISSIONS
+from tests.support.demo import SEED, DemoRun, demo, left_behind
 
 pytestmark = pytest.mark.timeout(150)
 
 
-@contextmanager
-def demo(broker: Broker, folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `auditor demo` on a given broker, with its temporary files in a folder of the test."""
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "auditor.cli", "demo"),
-            *("--broker-url", f"{broker.scheme}://{broker.user}@{broker.host}:{broker.port}"),
-            *("--management-url", broker.management_url),
-            *more,
-        ],
-        env=os.environ | {"AUDITOR_DEMO_PASSWORD": broker.password, "TMPDIR": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def left_behind(broker: Broker, folder: Path) -> list[str]:
-    """What of a demo is still there: vhosts, users, and processes, which write their logs into its folder."""
-    left = [vhost["name"] for vhost in broker.management.get("vhosts") if "auditor-demo-" in vhost["name"]]
-    left += [user["name"] for user in broker.management.get("users") if user["name"].partition("-")[0] in PERMISSIONS]
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            log = (process / "fd" / "1").readlink()
-            if log.is_relative_to(folder):
-                left.append(f"process {process.name}, {log.name}")
-    return left
-
-
-def test_everything_planned_is_found_and_nothing_else(broker: Broker, tmp_path: Path) -> None:
-    ledger = tmp_path / "found.db"
-    with demo(broker, tmp_path, "--seconds", "4", "--seed", "5", "--json", "--ledger", str(ledger)) as process:
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    result = json.loads(out)
+def test_everything_planned_is_found_and_nothing_else(broker: Broker, demo_run: DemoRun) -> None:
+    err, ledger = demo_run.err, demo_run.ledger
+    assert demo_run.code == 0, err
+    result = json.loads(demo_run.out)
     assert result["planned"] == result["found"] == dict.fromkeys(FAULTS, 1)
     assert (result["missed"], result["false"], result["differences"], result["in_flight"]) == (0, 0, 0, 0)
     assert result["orders"] == 20
     assert result["events"] == result["published"] + result["delivered"]
-    assert (result["seed"], result["broker"], result["ledger"]) == (5, broker.version, str(ledger))
+    assert (result["seed"], result["broker"], result["ledger"]) == (SEED, broker.version, ledger)
     assert f"auditor lost --ledger {ledger}" in err
-    assert broker.password not in err + out
+    assert broker.password not in err + demo_run.out
     # two whole traces: all their spans are below the first one
     for what in ("which came through", "purged from the queue"):
         lines = err.partition(what)[2].split("\n\n")[0].splitlines()[1:]
@@ -75,11 +37,11 @@ def test_everything_planned_is_found_and_nothing_else(broker: Broker, tmp_path: 
         assert {"shop", "crm", "rabbitmq"} <= set(" ".join(lines).split())
     assert "** lost: queue_empty **" in err
     assert result["spans"] > result["published"]
-    assert left_behind(broker, tmp_path) == []
+    assert demo_run.left == []
 
     # the ledger is left, and answers
     lost = subprocess.run(
-        [sys.executable, "-m", "auditor.cli", "lost", "--ledger", str(ledger), "--json"],
+        [sys.executable, "-m", "auditor.cli", "lost", "--ledger", ledger, "--json"],
         stdout=subprocess.PIPE,
         check=True,
         timeout=30,
