@@ -36,7 +36,7 @@ class Strip(NamedTuple):
 
     vhost: str
     share: float | None  # of what could be audited
-    all_time: float | None
+    began: int | None  # when, if within the span
     pieces: list[Piece]
     gaps: list[Row]
 
@@ -81,7 +81,9 @@ def strips(coverage: Sequence[Row], gaps: Sequence[Row], since: int, now: int) -
 
         pieces = [
             Piece("before", 0, place(begin), None),
-            Piece("audited", place(begin), place(until) - place(begin), None),
+            Piece(
+                "audited", min(997.0, place(begin)), max(3.0, place(until) - place(begin)) if until > begin else 0, None
+            ),
         ]
         within = [
             gap
@@ -93,8 +95,9 @@ def strips(coverage: Sequence[Row], gaps: Sequence[Row], since: int, now: int) -
             start, end = max(gap["from_at"], begin), min(gap["to_at"] or until, now)
             lost += max(0, min(end, until) - start)
             pieces.append(Piece("gap", place(start), max(3.0, place(end) - place(start)), gap))
+        began = begin if row["since_at"] is not None and row["since_at"] > since else None
         share = None if until <= begin else max(0.0, 1 - lost / (until - begin))
-        found.append(Strip(row["vhost"], share, row["audited_share"], [p for p in pieces if p.width > 0], within))
+        found.append(Strip(row["vhost"], share, began, [p for p in pieces if p.width > 0], within))
     return found
 
 

@@ -33,6 +33,7 @@ _MAX_LINES = 500  # of an order's timeline
 _DAY = 86_400_000_000  # microseconds
 _HOUR = 3_600_000_000
 _HOURS = 12  # of the charts
+_CLAIMS_NOTHING = (Reason.BLIND, Reason.OVERFLOW, Reason.QUEUE_GONE, Reason.DELAYED, Reason.TRANSACTION)
 _STRIPPED = ("flow", "queue", "reason", "state", "vhost", "order")
 
 
@@ -108,9 +109,7 @@ class Pages:
                 "address": urlencode(kept),
                 "older": older,
                 "states": sorted(AGAINST),
-                "reasons": [
-                    reason.value for reason in Reason if reason.value not in ("blind", "overflow", "queue_gone")
-                ],
+                "reasons": [reason.value for reason in Reason if reason not in _CLAIMS_NOTHING],
                 "acknowledge": _acknowledge(kept),
             }
 

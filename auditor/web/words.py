@@ -16,8 +16,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "orders": ("Orders", "Заказы"),
     "status": ("Audit", "Аудит"),
     "data": ("Data", "Данные"),
-    "access": ("Access log", "Журнал доступа"),
-    "search": ("Order or message id", "Номер заказа или сообщения"),
+    "search": ("Order or message id", "Заказ или сообщение"),
     "find": ("Find", "Найти"),
     "skip": ("Skip to content", "К содержанию"),
     "login": ("Log in", "Войти"),
@@ -44,7 +43,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Запрос выполнялся слишком долго и был остановлен. Сузьте его по времени, потоку или очереди.",
     ),
     "sound": ("The audit is sound", "Аудит в порядке"),
-    "sound_why": ("Everything before {time} has been seen.", "Просмотрено всё до {time}."),
+    "sound_why": ("Everything before {time} UTC has been seen.", "Просмотрено всё до {time} UTC."),
     "absent": ("No auditor is at work", "Аудитор не работает"),
     "absent_why": (
         "Its last sign of life is {age} old. What happened since is not known yet.",
@@ -53,23 +52,24 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "apart": ("Not connected to the broker", "Нет связи с брокером"),
     "apart_why": ("The auditor runs but cannot see the messages.", "Аудитор работает, но не видит сообщений."),
     "behind": ("The audit is behind", "Аудит отстаёт"),
-    "behind_why": ("Seen until {age} ago.", "Просмотрено до {age} назад."),
+    "behind_why": ("It has yet to see what happened in the last {age}.", "Отставание — {age}."),
     "empty": ("No auditor has written to this ledger yet", "В этот журнал ещё ничего не записано"),
     "empty_why": ("Start the auditor; this page fills by itself.", "Запустите аудитор — страница заполнится сама."),
     "watermark": ("Seen until", "Просмотрено до"),
     "open_hops": ("On their way", "В пути"),
     "broker": ("Broker", "Брокер"),
-    "problem": ("Problem", "Помеха"),
-    "coverage": ("Time audited, last 24 hours", "Охват за последние 24 часа"),
-    "all_time": ("Time audited, all in all", "Охват за всё время"),
+    "problem": ("Problem", "Проблема"),
+    "coverage": ("Time audited, last 24 hours", "Охват аудитом за последние 24 часа"),
     "audited": ("audited", "охвачено"),
+    "began": ("the audit began {time} UTC", "аудит начат {time} UTC"),
     "gap": ("not audited", "не охвачено"),
     "before": ("before the audit began", "до начала аудита"),
     "gaps": ("Time that was not audited", "Когда аудита не было"),
     "no_gaps": ("No gaps in the last 24 hours.", "За последние 24 часа пропусков нет."),
+    "no_gaps_ever": ("There has been none.", "Такого не было."),
     "now": ("now", "сейчас"),
     "lost_hours": ("Messages not delivered, last 12 hours", "Недоставленные сообщения за 12 часов"),
-    "none_lost": ("None: every message arrived or is still in time.", "Нет: всё доставлено или ещё в срок."),
+    "none_lost": ("None: every message arrived or is still in time.", "Нет: всё доставлено, или срок ещё не вышел."),
     "per_hour": ("by the hour of their publish", "по часам отправки"),
     "orders_now": ("Orders by stage", "Заказы по этапам"),
     "orders_none": ("No order is on its way.", "Заказов в пути нет."),
@@ -80,31 +80,36 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "message": ("Message", "Сообщение"),
     "stage": ("Stage", "Этап"),
     "system": ("System", "Система"),
-    "in_stage": ("In it for", "Уже"),
+    "in_stage": ("In stage for", "На этапе уже"),
     "longest": ("Longest", "Дольше всех"),
     "in_it": ("Orders", "Заказов"),
     "is_stuck": ("stuck", "застрял"),
     "stuck": ("Stuck", "Застряли"),
     "refreshes": ("This page refreshes itself.", "Страница обновляется сама."),
+    "outdated": (
+        "This page could not be refreshed: what it shows is old. Load it again.",
+        "Страницу не удалось обновить: данные устарели. Загрузите её заново.",
+    ),
+    "utc": ("All times are UTC.", "Время везде указано по UTC."),
     "time": ("Time (UTC)", "Время (UTC)"),
     "event": ("What happened", "Что произошло"),
     "flow": ("Flow", "Поток"),
     "queue": ("Queue", "Очередь"),
-    "vhost": ("Vhost", "Vhost"),
+    "vhost": ("Vhost", "Виртуальный хост"),
     "verdict": ("Verdict", "Вердикт"),
     "reason": ("Reason", "Причина"),
-    "what_next": ("What to do", "Что делать"),
     "waited": ("Waited", "Ожидание"),
     "published": ("Published", "Отправлено"),
     "delivered": ("Delivered", "Доставлено"),
-    "deliveries": ("Deliveries", "Доставки"),
-    "age": ("Age", "Возраст"),
-    "any": ("any", "любые"),
+    "any": ("any", "все"),
     "since": ("Published since", "Отправлено с"),
-    "since_hint": ("2h, 7d or 2026-03-01T12:00", "2h, 7d или 2026-03-01T12:00"),
+    "since_hint": (
+        "An age such as 2h or 7d, or a time such as 2026-03-01T12:00",
+        "Возраст, например 2h или 7d, или время, например 2026-03-01T12:00",
+    ),
     "bad_since": (
         "“{value}” is neither an age such as 2h nor a time such as 2026-03-01T12:00.",
-        "«{value}» — не возраст вроде 2h и не время вроде 2026-03-01T12:00.",
+        "Непонятно, что такое «{value}»: нужен возраст, например 2h, или время, например 2026-03-01T12:00.",
     ),
     "acknowledged": ("Acknowledged", "Принято в работу"),
     "yes": ("yes", "да"),
@@ -114,71 +119,72 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "csv": ("Download CSV", "Скачать CSV"),
     "older": ("Older", "Более ранние"),
     "lost_none": ("No message matches: nothing is stuck, lost, dead-lettered or unroutable here.",
-                  "Ничего не найдено: застрявших, потерянных и отклонённых сообщений здесь нет."),
+                  "Ничего не найдено: застрявших, потерянных и недоставленных сообщений здесь нет."),
     "shown": ("{count} shown, newest first", "Показано: {count}, сначала новые"),
     "by": ("by {who}, {time}", "{who}, {time}"),
-    "to_acknowledge": ("When it is dealt with:", "Когда разобрались:"),
+    "to_acknowledge": ("To acknowledge what is chosen here:", "Чтобы отметить выбранное как принятое в работу:"),
     "story": ("What happened", "Что произошло"),
     "picture": ("The order's messages on their way between the systems, from top to bottom in the order of time",
                 "Сообщения заказа на пути между системами, сверху вниз по времени"),
     "queues": ("queue", "очередь"),
-    "scale": ("waiting time, full width = {longest}", "время ожидания, вся ширина = {longest}"),
+    "scale": ("waiting time: full width is {longest}", "время ожидания: вся ширина — {longest}"),
     "as_table": ("The same as a table", "То же таблицей"),
     "trace": ("Trace", "Трассировка"),
     "worst": ("Worst verdict", "Худший вердикт"),
     "messages": ("Messages", "Сообщений"),
-    "first_seen": ("First seen", "Впервые"),
-    "last_seen": ("Last seen", "Последний раз"),
+    "first_seen": ("First seen", "Впервые замечен"),
+    "last_seen": ("Last seen", "Замечен в последний раз"),
     "never_arrived": ("never arrived", "не дошло"),
-    "publish_unseen": ("publish not seen", "отправка не видна"),
-    "here_since": ("Nothing since: here for {age}", "С тех пор ничего: здесь уже {age}"),
-    "here_stuck": ("Stuck: nothing since for {age}", "Застрял: ничего уже {age}"),
-    "skipped": ("Passed over: {count} stage(s) of which nothing was seen", "Пропущено этапов: {count}, о них ничего не видно"),
-    "lasted": ("took {age}", "{age}"),
+    "not_arrived": ("not yet arrived", "ещё не дошло"),
+    "after": ("after {age}", "через {age}"),
+    "found": ("found", "установлено"),
+    "publish_unseen": ("publish not seen", "отправка не замечена"),
+    "here_since": ("nothing has happened since, for {age}", "с тех пор ничего не было, уже {age}"),
+    "here_stuck": ("stuck, nothing has happened for {age}", "застрял, ничего не происходит уже {age}"),
+    "skipped": ("Stages passed over: {count}, nothing was seen of them", "Пропущено этапов: {count}, сообщений о них не было"),
+    "lasted": ("took {age}", "длился {age}"),
     "more_left": ("Only the first {count} are drawn and listed.", "Показаны только первые {count}."),
-    "error_told": ("Error told", "Сообщённая ошибка"),
+    "error_told": ("Error in the message", "Ошибка в сообщении"),
     "message_of": ("Messages with this id", "Сообщений с этим номером"),
     "exchange": ("Exchange", "Обменник"),
     "routing_key": ("Routing key", "Ключ маршрутизации"),
     "default_exchange": ("(default exchange)", "(обменник по умолчанию)"),
-    "sender": ("Sender", "Отправитель"),
+    "sender": ("Sending system", "Система-отправитель"),
     "user_id": ("User in the message", "Пользователь в сообщении"),
     "size": ("Size", "Размер"),
     "bytes": ("{count} bytes", "{count} байт"),
     "priority": ("Priority", "Приоритет"),
-    "publisher": ("Published by", "Отправил"),
+    "publisher": ("Published by", "Кем отправлено"),
     "node": ("Broker node", "Узел брокера"),
     "exactness": ("How exact the time is", "Точность времени"),
     "deadline": ("Deadline", "Срок"),
-    "attempts": ("Deliveries seen", "Доставок видно"),
+    "attempts": ("Deliveries seen", "Замечено доставок"),
     "judged": ("Verdict given", "Вердикт вынесен"),
-    "hop": ("On its way to", "На пути в"),
-    "no_hop": ("No delivery was expected of it.", "Доставка не ожидалась."),
-    "no_deliveries": ("No delivery was seen.", "Доставок не видно."),
+    "no_hop": ("No delivery was expected of it.", "Доставки не ожидалось."),
+    "no_deliveries": ("No delivery was seen.", "Доставок не замечено."),
     "consumer": ("Consumer", "Получатель"),
     "attempt": ("No.", "№"),
     "redelivered": ("Redelivered", "Повторно"),
-    "blind": ("may have gone on unseen", "мог продолжиться незаметно"),
+    "blind": ("may have gone on unseen", "мог пойти дальше незаметно"),
     "from": ("From", "С"),
     "until": ("Until", "До"),
     "length": ("Length", "Длительность"),
-    "missing": ("Publishes missing", "Не видно отправок"),
-    "events": ("Events", "Событий"),
+    "missing": ("Publishes missing", "Пропущено отправок"),
     "completeness": ("Completeness", "Полнота"),
     "compared": ("the broker counted {counted}, the ledger has {seen}", "брокер насчитал {counted}, в журнале {seen}"),
     "not_compared": ("not compared with the broker's counters", "не сверено со счётчиками брокера"),
     "ago": ("{age} ago", "{age} назад"),
-    "opened": ("open", "продолжается"),
+    "opened": ("not over", "продолжается"),
     "all_lost": ("All of them", "Все"),
 }  # fmt: skip
 
 _STATES: dict[str, tuple[str, str]] = {
     "in_flight": ("on its way", "в пути"),
     "delivered": ("delivered", "доставлено"),
-    "late": ("delivered late", "доставлено поздно"),
+    "late": ("delivered late", "доставлено с опозданием"),
     "stuck": ("stuck", "застряло"),
     "lost": ("lost", "потеряно"),
-    "dead_lettered": ("dead-lettered", "отклонено"),
+    "dead_lettered": ("dead-lettered", "в недоставленных"),
     "unroutable": ("unroutable", "некуда доставить"),
     "unknown": ("unknown", "неизвестно"),
 }
@@ -198,7 +204,7 @@ _REASONS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     ),
     "queue_empty": (
         ("The queue is empty, and it was never delivered: it was purged, has expired, or was pushed out",
-         "Очередь пуста, а доставки не было: сообщение удалили, истёк срок или его вытеснили"),
+         "Очередь пуста, а доставки не было: её очистили, истёк срок жизни или сообщение вытеснили"),
         ("Have the sender send it again; ask who purged the queue, and look at its length limit and time to live.",
          "Попросите отправить его снова; узнайте, кто очищал очередь, проверьте её предел длины и срок жизни сообщений."),
     ),
@@ -235,7 +241,7 @@ _REASONS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("It was delivered too often without success, and the broker moved it away",
          "Слишком много неудачных доставок, и брокер убрал его"),
         ("The receiver fails at it again and again: its log says why.",
-         "Получатель раз за разом падает на нём: причина — в его журнале."),
+         "Получатель раз за разом не справляется с ним: причина — в его журнале."),
     ),
     "no_queue": (
         ("The broker found no queue for it: no binding matched its routing key",
@@ -244,18 +250,28 @@ _REASONS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
          "Нужно привязать очередь к этому ключу или исправить ключ, затем отправить снова."),
     ),
     "blind": (
-        ("The auditor could not see during its flight: nothing is claimed", "Аудитор в это время не видел: вывода нет"),
-        ("Ask the receiver whether it has the message.", "Спросите получателя, есть ли у него сообщение."),
+        ("The auditor could not see during its flight: nothing is claimed", "Аудитор в это время не видел сообщений, поэтому вывода нет"),
+        ("Ask the receiver whether it has the message.", "Уточните у получателя, пришло ли сообщение."),
     ),
     "overflow": (
         ("The auditor's own queue overflowed during its flight: nothing is claimed",
-         "Очередь самого аудитора переполнилась: вывода нет"),
-        ("Ask the receiver whether it has the message.", "Спросите получателя, есть ли у него сообщение."),
+         "Собственная очередь аудитора в это время переполнилась, поэтому вывода нет"),
+        ("Ask the receiver whether it has the message.", "Уточните у получателя, пришло ли сообщение."),
     ),
     "queue_gone": (
         ("The auditor's own queue was gone during its flight: nothing is claimed",
-         "Очередь самого аудитора пропадала: вывода нет"),
-        ("Ask the receiver whether it has the message.", "Спросите получателя, есть ли у него сообщение."),
+         "Собственной очереди аудитора в это время не было, поэтому вывода нет"),
+        ("Ask the receiver whether it has the message.", "Уточните у получателя, пришло ли сообщение."),
+    ),
+    "delayed": (
+        ("It was held back on purpose, and not seen in a queue since: nothing is claimed",
+         "Его намеренно задержали, и с тех пор ни в одной очереди не видели, поэтому вывода нет"),
+        ("Ask the receiver whether it has the message.", "Уточните у получателя, пришло ли сообщение."),
+    ),
+    "transaction": (
+        ("It was published in a transaction that may have been rolled back: nothing is claimed",
+         "Отправлено в транзакции, которую могли откатить, поэтому вывода нет"),
+        ("Ask the sender whether it meant to send it.", "Уточните у отправителя, должно ли оно было уйти."),
     ),
 }  # fmt: skip
 
@@ -263,7 +279,7 @@ _EVENTS: dict[str, tuple[str, str]] = {
     "published": ("published", "отправлено"),
     "delivered": ("delivered", "доставлено"),
     "verdict": ("verdict", "вердикт"),
-    "delivered without known publish": ("delivered, publish not seen", "доставлено, отправка не видна"),
+    "delivered without known publish": ("delivered, publish not seen", "доставлено, отправка не замечена"),
 }
 
 _GAPS: dict[str, tuple[str, str]] = {
@@ -272,7 +288,7 @@ _GAPS: dict[str, tuple[str, str]] = {
     "queue_gone": ("the trace queue was gone", "очередь трассировки пропадала"),
     "overflow": ("the trace queue overflowed", "очередь трассировки переполнилась"),
     "poison": ("an event could not be read", "событие не удалось прочитать"),
-    "incomplete": ("the broker counted more than was seen", "брокер насчитал больше, чем видно"),
+    "incomplete": ("the broker counted more than was seen", "брокер насчитал больше, чем было видно"),
     "ledger_damaged": ("the ledger was damaged", "журнал был повреждён"),
     "other_ledger": (
         "what was seen is in another ledger: this one was restored from a backup",
@@ -282,10 +298,10 @@ _GAPS: dict[str, tuple[str, str]] = {
 }
 
 _SOURCES: dict[str, tuple[str, str]] = {
-    "arrival": ("when the auditor saw it, which was at once", "когда аудитор увидел его — сразу"),
+    "arrival": ("when the auditor saw it, at once", "когда его увидел аудитор, без задержки"),
     "broker": ("written by the broker", "записано брокером"),
-    "canary": ("approximate: published no later than this", "приблизительно: отправлено не позже"),
-    "backlog": ("read after an absence: published before this", "прочитано после перерыва: отправлено раньше"),
+    "canary": ("approximate: published no later than this", "приблизительно: отправлено не позже этого"),
+    "backlog": ("read after an absence: published before this", "прочитано после перерыва: отправлено раньше этого"),
 }
 
 _UNITS = {"en": ("ms", "s", "min", "h", "d"), "ru": ("мс", "с", "мин", "ч", "д")}
@@ -353,10 +369,17 @@ class Words:
             return f"{sign}{self._decimal(f'{seconds:.1f}')}\u00a0{s}"
         minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
         if hours < 1:
-            return f"{sign}{minutes}\u00a0{minute}"
-        if days < 1:
-            return f"{sign}{hours}\u00a0{hour} {minutes % 60}\u00a0{minute}"
-        return f"{sign}{days}\u00a0{day} {hours % 24}\u00a0{hour}"
+            big, small = (minutes, minute), (int(seconds % 60) if minutes < 10 else 0, s)
+        elif days < 1:
+            big, small = (hours, hour), (minutes % 60, minute)
+        else:
+            big, small = (days, day), (hours % 24, hour)
+        return sign + "\u00a0".join(f"{number}\u00a0{unit}" for number, unit in (big, small) if number)
+
+    def share(self, share: float) -> str:
+        """Return a share in percent, rounded down: all is said only of all."""
+        percent = self._decimal(f"{int(share * 10_000) / 100:.2f}" if share < 1 else "100")
+        return f"{percent}\u00a0%" if self.language == "ru" else f"{percent}%"
 
     def _decimal(self, text: str) -> str:
         return text.replace(".", ",") if self.language == "ru" else text

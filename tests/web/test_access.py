@@ -73,6 +73,7 @@ def test_a_viewer_sees_how_it_stands_and_no_orders(browser: Browser, ledger: Pat
     for page in ("lost", "order?id=A-3", "lost.csv", "find?q=A-3", "ledger/lost.json", "access"):
         browser.open(f"{pages.url}/{page}")
         assert "You may not see this page" in browser.text, page
+    browser.screenshot("refused-1200-light-en")
     assert all("403" in complaint for complaint in browser.complaints())
 
 

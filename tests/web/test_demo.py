@@ -26,4 +26,10 @@ def test_the_demos_lost_messages_are_found_from_the_overview(browser: Browser, d
     assert {lane.text for lane in browser.all(".story .lane")} == {"queue", "shop", "crm", "mes"}
     assert len(browser.all(".story .hop.lost .cross")) == 1
     assert "mes.line-" in browser.find(".story .hop.lost").text
+    assert "never arrived" in browser.find(".story .hop.lost").text
     browser.screenshot("demo-order-1200-light-en")
+    browser.open(pages.url + "/lost?state=dead_lettered")
+    browser.find(".find a[href^='/order']").click()
+    browser.wait(lambda: browser.all(".story"))
+    assert "never arrived" not in browser.find(".story").text  # it was delivered, and refused
+    assert len(browser.all(".story .hop.dead_lettered .cross")) == 1

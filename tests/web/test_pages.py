@@ -71,7 +71,7 @@ def test_from_the_link_of_an_alert_to_the_picture_of_the_lost_order(browser: Bro
     assert len(browser.all(".story .hop")) == 5
     assert len(browser.all(".story .hop.lost .cross")) == 1
     assert "never arrived" in browser.find(".story").text
-    assert "Stuck: nothing since" in browser.find(".story .gone").text  # the stage that should have ended
+    assert "stuck, nothing has happened for" in browser.find(".story .gone").text  # the stage that should have ended
     # as long as each waited: 66 s against 40 ms is the whole width against the least
     bars = {bar.get_attribute("width") for bar in browser.all(".story .wait")}
     assert max(map(float, filter(None, bars))) > 90 * min(map(float, filter(None, bars))) > 0
@@ -88,6 +88,7 @@ def test_search_finds_orders_and_messages_by_keyboard(browser: Browser, pages: S
         browser.wait(lambda page=page: browser.url.endswith(page))
     browser.open(pages.url + "/find?q=unheard-of")
     assert "knows no order and no message “unheard-of”" in browser.text
+    browser.screenshot("nothing-1200-light-en")
     assert all("404" in complaint for complaint in browser.complaints())
 
 
@@ -103,7 +104,7 @@ def test_filters_live_in_the_address(browser: Browser, pages: Served) -> None:
     browser.open(pages.url + "/lost")
     everything = len(browser.all(".find"))
     browser.find("select[name=state] option[value=stuck]").click()
-    browser.find(".filters button").click()
+    browser.find(".choose button").click()
     browser.wait(lambda: "state=stuck" in browser.url)
     assert everything > len(browser.all(".find")) == 1
     assert "the queue has no consumer" in browser.text
@@ -128,6 +129,9 @@ def test_the_engine_browses_filters_and_gives_json(browser: Browser, pages: Serv
     browser.open(pages.url + "/ledger/lost?flow=crm-%3Emes&state=stuck")
     assert "A-5" in browser.text
     browser.screenshot("engine-1200-light-en")
+    browser.settle(dark=True)
+    browser.open(pages.url + "/ledger")
+    browser.screenshot("engine-1200-dark-en")
     status, _, text = get(pages.url + "/ledger/lost.json?state=stuck&_shape=array")
     assert status == 200 and '"order_id": "A-5"' in text
     status, _, text = get(pages.url + "/ledger/order_story.json?order_id=A-3&_shape=array")

@@ -7,7 +7,8 @@ async function refresh() {
     if (answer && answer.ok) {
       const main = document.querySelector("main");
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
-      if (fresh && !main.contains(document.activeElement) && getSelection().isCollapsed && fresh.innerHTML !== main.innerHTML)
+      const held = document.activeElement !== main && main.contains(document.activeElement); // by the keyboard
+      if (fresh && !held && getSelection().isCollapsed && fresh.innerHTML !== main.innerHTML)
         main.replaceChildren(...document.adoptNode(fresh).childNodes);
     }
     document.body.classList.toggle("stale", Boolean(answer && !answer.ok));
