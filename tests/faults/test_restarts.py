@@ -60,7 +60,7 @@ class Enduring:
         while not self._stopped:
             id = f"m-{len(self.published)}"
             began = time.time()
-            self.published[id] = (began, began + BOUND)
+            self.published[id] = (began, began + _ANSWER)  # unless its answer comes
             message = aio_pika.Message(b"", message_id=id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await channel.default_exchange.publish(message, QUEUE, mandatory=False, timeout=_ANSWER)
             self.published[id] = (began, time.time())
