@@ -25,6 +25,7 @@ RESTARTS, RESTARTS_LONG = 1, 20
 
 _RATE = 100.0  # messages a second
 _ANSWER = 5.0  # seconds for a publish to be confirmed, before its connection is given up
+_LATEST = 45.0  # seconds until a publish that was not confirmed has come to the broker, if ever
 _UNDER_WAY = 2.0  # seconds that a delivery may have been on its way to its consumer
 _AWAY = (OSError, asyncio.TimeoutError, aiormq.exceptions.AMQPError, aio_pika.exceptions.AMQPError, RuntimeError)
 
@@ -60,7 +61,7 @@ class Enduring:
         while not self._stopped:
             id = f"m-{len(self.published)}"
             began = time.time()
-            self.published[id] = (began, began + _ANSWER)  # unless its answer comes
+            self.published[id] = (began, began + _LATEST)
             message = aio_pika.Message(b"", message_id=id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await channel.default_exchange.publish(message, QUEUE, mandatory=False, timeout=_ANSWER)
             self.published[id] = (began, time.time())
