@@ -52,7 +52,7 @@ fuzz: $(READY) ## feed mutated messages to splitter and decoder, for a minute: w
 	@$(BIN)/python -m tests.tap.fuzz_decode --seconds 60 --save build/fuzz-failure.json $(ARGS)
 
 .PHONY: outside
-outside: $(READY) rabbitmq ## what takes the network and more tools: install it, build and run its image, a sender in Java (five minutes)
+outside: $(READY) rabbitmq ## what takes the network and more tools: install it, run its services under a systemd, build and run its image, a sender in Java (ten minutes)
 	@tests/support/get-tools --outside
 	@$(BIN)/pytest tests/outside $(ARGS)
 

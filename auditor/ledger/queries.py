@@ -427,6 +427,12 @@ def connect(path: Path) -> sqlite3.Connection:
     return _checked(path, "mode=ro&immutable=1")
 
 
+def follows(conn: sqlite3.Connection) -> bool:
+    """Say whether a connection of `connect` sees what is written after it was made."""
+    # a file that is read as one that does not change has no log
+    return bool(conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+
+
 def _checked(path: Path, how: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path.absolute()))}?{how}"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)

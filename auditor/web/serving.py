@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -21,7 +22,7 @@ from datasette.plugins import pm
 from datasette_auth_passwords.utils import hash_password
 
 from auditor.errors import SettingsError
-from auditor.ledger.queries import Reader, connect
+from auditor.ledger.queries import Reader, connect, follows
 from auditor.settings import Settings
 from auditor.web.gate import ENGINE, Gate
 from auditor.web.pages import Pages
@@ -39,16 +40,34 @@ _BYE = 5  # seconds that requests have to end when the pages are stopped
 class LedgerFile(Database):  # type: ignore[misc]
     """The ledger as the engine sees it: read only, beside its writer or after its death."""
 
-    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Ask on a connection like those of the other readers: one for each question.
+    def __init__(self, engine: Datasette, path: Path) -> None:
+        """Nothing is opened yet."""
+        super().__init__(engine, path=str(path))
+        self._file = path
+        self._kept = threading.local()
 
-        The engine would keep its connections. One that was made while nobody wrote may take the file for one that never
-        changes, and would go on to when somebody does; or with the old file, when another has taken its place.
+    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
+        """Ask on a connection like those of the other readers.
+
+        The engine would keep each for good. One that was made while nobody wrote may take the file for one that never
+        changes, which is true for one question; and another file may take its place.
         """
 
         def asking() -> Any:
-            with closing(connect(Path(self.path))) as conn:
-                self.ds._prepare_connection(conn, self.name)
+            found = self._file.stat()
+            file = (found.st_dev, found.st_ino)
+            conn, of = getattr(self._kept, "connection", (None, None))
+            if conn is not None and of == file:
+                return fn(conn)
+            if conn is not None:
+                conn.close()
+                del self._kept.connection
+            conn = connect(self._file)
+            self.ds._prepare_connection(conn, self.name)
+            if follows(conn):
+                self._kept.connection = conn, file
+                return fn(conn)
+            with closing(conn):
                 return fn(conn)
 
         return await asyncio.get_running_loop().run_in_executor(self.ds.executor, asking)
@@ -156,7 +175,7 @@ def _engine(settings: Settings, gate: Gate) -> Datasette:
         },
     )
     engine.remove_database("_memory")
-    engine.add_database(LedgerFile(engine, path=str(settings.ledger.path)), name=ENGINE.strip("/"))
+    engine.add_database(LedgerFile(engine, settings.ledger.path), name=ENGINE.strip("/"))
     if web.access_db is not None:
         engine.add_database(Database(engine, path=str(web.access_db)), name="access")
     return engine

@@ -124,6 +124,7 @@ class Auditor:
         configure, write, read = permissions(QUEUE, CANARIES)
         broker.add_user(self.user, self.password, vhost=vhost, configure=configure, write=write, read=read)
         self.program: tuple[str, ...] = COMMAND
+        self.environ: dict[str, str] = {}  # besides our own
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "auditor.log"
 
@@ -142,6 +143,7 @@ class Auditor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environ},
             )
 
     @property

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from auditor.core.changes import Changes
 from auditor.core.hops import AGAINST, OPEN, Reason, State
@@ -36,6 +37,22 @@ def test_opening_again_migrates_nothing_twice(path: Path) -> None:
     assert [m.name for m in schema.ledger.applied(ledger.db)] == list(layout.MIGRATIONS)
     assert not schema.ledger.pending(ledger.db)
     ledger.close()
+
+
+def test_the_ledger_of_an_older_auditor_is_brought_to_the_new_form_with_all_that_is_in_it(path: Path) -> None:
+    """Each migration but the first one, applied to a ledger that was written before it."""
+    for number, newest in enumerate(layout.MIGRATIONS[1:], start=1):
+        old = Database(path, execute_plugins=False)
+        schema.ledger.apply(old, stop_before=newest)
+        assert [m.name for m in schema.ledger.applied(old)] == list(layout.MIGRATIONS[:number])
+        old.execute("INSERT INTO names (name, last_used) VALUES (?, 0)", [f"before {newest}"])
+        old.conn.commit()
+        old.close()
+        ledger = Ledger.open(path)
+        assert not schema.ledger.pending(ledger.db)
+        assert ledger.db.execute("SELECT count(*) FROM names WHERE name = ?", [f"before {newest}"]).fetchone() == (1,)
+        ledger.close()
+        path.unlink()
 
 
 def test_every_table_is_strict(ledger: Ledger) -> None:

@@ -309,6 +309,15 @@ def test_reading_in_a_folder_that_may_only_be_read(open_folder: Path) -> None:
     assert not list(open_folder.glob("*-shm"))
 
 
+def test_a_folder_that_is_closed_is_a_letter(open_folder: Path) -> None:
+    path = open_folder / "closed" / "ledger.db"
+    path.parent.mkdir()
+    write(path, 10, lost=1)
+    path.parent.chmod(0)
+    assert "closed to this user" in _count_as_nobody(path)
+    path.parent.chmod(0o777)
+
+
 def test_reading_in_a_read_only_folder_after_the_writer_was_killed(open_folder: Path) -> None:
     path = open_folder / "ledger.db"
     kill_a_writer(path)

@@ -25,6 +25,7 @@ class Machine:
             "UNITS": str(self.units),
             "COMMAND": str(self.command),
             "AUDITOR_COMMIT": "0123456789ab",
+            "PYTHON": "/usr/bin/python3",  # and not one from a home, which is refused
         }
 
     def make(self, target: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import socket
+import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,11 +19,12 @@ from pathlib import Path
 
 import aio_pika
 import pytest
+from datasette_auth_passwords.utils import hash_password
 
 from auditor.demo.server import Broker
 from auditor.tap.topology import permissions
 from tests.acceptance.harness import CANARIES, QUEUE, toml
-from tests.outside.machine import Machine
+from tests.outside.machine import HOUSE, Machine
 from tests.support.vhost import Vhost
 
 pytestmark = pytest.mark.timeout(900)
@@ -57,16 +60,17 @@ class Service:
             "http": {"listen": "127.0.0.1:0"},
             "web": {"listen": self.listen},
         }
-        self._put("/etc/auditor/auditor.toml", toml(settings), mode=644)
-        self._put("/etc/auditor/credentials/broker__password", self.password)
+        self.put("/etc/auditor/auditor.toml", toml(settings), mode=644)
+        self.put("/etc/auditor/credentials/broker__password", self.password)
         management = "/etc/auditor/credentials/broker__management__password"
-        self._put(management, broker.password)
+        self.put(management, broker.password)
         more = f"[Service]\nLoadCredential=broker__management__password:{management}\nWatchdogSec=10s\n"
-        self._put("/etc/systemd/system/auditor.service.d/override.conf", more, mode=644)
-        self._put("/etc/systemd/system/auditor-web.service.d/override.conf", "[Service]\nWatchdogSec=10s\n", mode=644)
+        self.put("/etc/systemd/system/auditor.service.d/override.conf", more, mode=644)
+        self.put("/etc/systemd/system/auditor-web.service.d/override.conf", "[Service]\nWatchdogSec=10s\n", mode=644)
         self.machine.run("systemctl", "daemon-reload")
 
-    def _put(self, path: str, text: str, *, mode: int = 600) -> None:
+    def put(self, path: str, text: str, *, mode: int = 600) -> None:
+        """Write a file; for root alone, unless a mode is given."""
         self.machine.run("install", "-D", "-m", str(mode), "/dev/stdin", path, stdin=text)
 
     def main_pid(self, unit: str) -> str:
@@ -148,6 +152,7 @@ def test_the_pages_wait_for_a_ledger_and_then_for_nobody(service: Service) -> No
     machine.run("systemctl", "start", "auditor")
     machine.until("systemctl is-active auditor-web")
     service.reading()
+    machine.shell("CREDENTIALS_DIRECTORY=/etc/auditor/credentials auditor check")
     assert "Overview" in service.page("/")
 
 
@@ -236,6 +241,29 @@ def test_one_that_hangs_is_killed_by_the_watchdog_and_begins_again(running: Serv
     assert running.main_pid(unit) != hung
     assert "Watchdog timeout" in machine.journal(unit)
     running.reading()
+
+
+def test_tls_and_logins_come_in_by_files_that_are_for_root_alone(running: Service) -> None:
+    """By the drop-in that the unit shows."""
+    machine = running.machine
+    unit = (HOUSE / "systemd" / "auditor-web.service").read_text()
+    shown = re.findall(r"^#((?:LoadCredential|Environment|EnvironmentFile)=.*)$", unit, re.MULTILINE)
+    folder = "/etc/auditor/credentials"
+    files = f"-keyout {folder}/web.key -out {folder}/web.pem"
+    machine.shell(f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=pages {files}")
+    users = {"olga": f"support:{hash_password('secret', iterations=1000)}"}
+    running.put(f"{folder}/web.env", f"AUDITOR_WEB__USERS={json.dumps(users)}\n")
+    running.put("/etc/systemd/system/auditor-web.service.d/tls.conf", "\n".join(["[Service]", *shown, ""]), mode=644)
+    machine.shell("systemctl daemon-reload; systemctl restart auditor-web")
+    try:
+        context = ssl.create_default_context(cadata=machine.shell(f"cat {folder}/web.pem"))
+        context.check_hostname = False
+        with urllib.request.urlopen(f"https://{running.listen}/lost", timeout=30, context=context) as answer:
+            assert "/-/login" in answer.url
+        assert machine.shell(f"stat -c %a {folder} {folder}/web.env {folder}/web.key").split() == ["700", "600", "600"]
+    finally:
+        machine.shell("rm /etc/systemd/system/auditor-web.service.d/tls.conf")
+        machine.shell("systemctl daemon-reload; systemctl restart auditor-web")
 
 
 def test_upgrade_and_removal(running: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -68,3 +69,19 @@ def test_it_reads_a_ledger_whose_auditor_is_gone_and_whose_folder_is_closed(tmp_
         assert get(pages.url + "/ledger/lost.json")[0] == 200
     finally:
         folder.chmod(0o755)
+
+
+def test_the_engine_goes_over_to_the_ledger_that_takes_the_place_of_another(tmp_path: Path, serve: Serve) -> None:
+    """As when one is damaged and moved aside, or a backup is restored."""
+    path, other = tmp_path / "ledger.db", tmp_path / "other.db"
+    write(path, time.time_ns() // 1000)
+    Ledger.open(other).close()
+    pages = serve(path)
+    question = pages.url + "/ledger/messages.json?_shape=array&_size=1"
+    for _ in range(8):  # on each of its threads
+        assert len(json.loads(get(question)[2])) == 1
+    path.rename(tmp_path / "ledger.db.damaged")
+    for name in ("ledger.db-wal", "ledger.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    other.rename(path)
+    assert [json.loads(get(question)[2]) for _ in range(8)] == [[]] * 8
