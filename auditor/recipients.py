@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LIMIT = 5.0  # seconds for a receiver of spans to answer
 
 _ADVICE = {
-    Reach.AWAY: "Is it running there, and does no firewall stand between? Nothing is told to it meanwhile.",
+    Reach.AWAY: "Is it running there, does it speak http or https, and does no firewall stand between?",
     Reach.TLS: "alerts.ca_file names the authority that signed its certificate, which is for the host in its address;\n"
     "alerts.cert_file and alerts.key_file are the auditor's own, where it wants to see one.",
     Reach.UNKNOWN_TO_IT: "Who the auditor is: alerts.user with the secret alerts.password, or the secret alerts.token.",
@@ -28,14 +28,14 @@ _ADVICE = {
     Reach.ILL: "Its own log should say what is the matter with it.",
 }
 
-_PORTS = "By custom it speaks http/protobuf on port 4318 and grpc on port 4317; see tracing.protocol."
-_AWAY = f"Is it running there? {_PORTS} What is to be told waits in the ledger."
+_PORTS = "By custom http/protobuf is spoken on port 4318 and grpc on 4317, see tracing.protocol; it may want https."
+_AWAY = f"Is it running there? What is to be told waits in the ledger.\n{_PORTS}"
 _UNTRUSTED = (
     "tracing.ca_file names the authority that signed its certificate, which is for the host in its address; the\n"
     "variables OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _KEY the auditor's own, where it wants to see one."
 )
 _UNKNOWN_TO_IT = "What it wants to see, a token say, goes to the secret tracing.headers: name=value,name=value"
-_UNWANTED = f"What it refuses is not sent again. {_PORTS}"
+_UNWANTED = f"What it refuses is not sent again.\n{_PORTS}"
 _NO_TRUST = ("CERTIFICATE", "SSL", "TLS")  # words of errors, which say it in no other way
 _NO_ENTRY = ("HTTP 401", "HTTP 403", "UNAUTHENTICATED", "PERMISSION_DENIED")
 

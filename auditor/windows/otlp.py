@@ -160,6 +160,8 @@ class _Http(Sender):
 
 class _Grpc(Sender):
     def __init__(self, endpoint: str, headers: dict[str, str], ca_file: Path | None) -> None:
+        # else it writes of each failed handshake to stderr, besides raising it
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         import grpc
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
@@ -228,7 +230,7 @@ def _cause(error: BaseException) -> str:
     """Return what the error says that all others around it came from; the library's name its own objects."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return str(error) or repr(error)
+    return str(error) if isinstance(error, OSError) else repr(error)
 
 
 def _said(answer: Any) -> str:
