@@ -218,6 +218,7 @@ def test_events_messages_and_waits_are_those_of_the_ledger(watched: Watched) -> 
 def test_amtool_and_promtool_are_content_with_the_files() -> None:
     for command in (
         ["promtool", "check", "rules", str(RULES)],
+        ["promtool", "test", "rules", str(Path(__file__).parent / "rules_of_spans.yml")],
         ["amtool", "check-config", str(CONFIG / "alertmanager" / "alertmanager.yml")],
     ):
         done = subprocess.run([program(command[0]), *command[1:]], capture_output=True, text=True, check=False)

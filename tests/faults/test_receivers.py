@@ -28,12 +28,17 @@ REFUSING = (
 )
 
 
-@pytest.mark.parametrize("protocol", RECEIVERS)
-async def test_a_minute_without_a_receiver_and_one_with_a_busy_one_lose_nothing(
-    auditor: Auditor, protocol: str, long: bool
-) -> None:
+@pytest.fixture(autouse=True)
+def at_length(long: bool) -> None:
+    """Leave it to the long run."""
     if not long:
         pytest.skip("takes minutes: run with --long")
+
+
+@pytest.mark.parametrize("protocol", RECEIVERS)
+async def test_a_minute_without_a_receiver_and_one_with_a_busy_one_lose_nothing(
+    auditor: Auditor, protocol: str
+) -> None:
     inbox = Inbox()
     with RECEIVERS[protocol](inbox) as receiver:
         auditor.settings["tracing"] = {"enabled": True, "protocol": protocol, "endpoint": receiver.endpoint}
