@@ -23,9 +23,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.util.re import parse_env_headers
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
@@ -91,17 +90,14 @@ def sender(
 
 def request(spans: Sequence[Span], *, service: str, version: str) -> ExportTraceServiceRequest:
     """Put spans into a request."""
-    name = KeyValue(key="service.name", value=AnyValue(string_value=service))
-    scope = InstrumentationScope(name="auditor", version=version)
-    return ExportTraceServiceRequest(
-        resource_spans=[
-            ResourceSpans(
-                resource=Resource(attributes=[name]),
-                scope_spans=[ScopeSpans(scope=scope, spans=spans, schema_url=SCHEMA_URL)],
-                schema_url=SCHEMA_URL,
-            )
-        ]
-    )
+    made = ExportTraceServiceRequest()
+    # in place: a message that is given to another one is copied, with all spans in it
+    resource = made.resource_spans.add(schema_url=SCHEMA_URL)
+    resource.resource.attributes.add(key="service.name", value=AnyValue(string_value=service))
+    scope = resource.scope_spans.add(schema_url=SCHEMA_URL)
+    scope.scope.name, scope.scope.version = "auditor", version
+    scope.spans.extend(spans)
+    return made
 
 
 def _protocol() -> Protocol:
