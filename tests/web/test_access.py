@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 from datasette_auth_passwords.utils import hash_password
 
+from tests.support.authority import Authority
 from tests.web.browser import Browser
 from tests.web.conftest import Serve, Served
 from tests.web.test_pages import get
@@ -147,6 +150,18 @@ def test_who_looked_at_what_is_written_down(ledger: Path, serve: Serve, tmp_path
     _wait_for(pages, len(expected))
     lines = [json.loads(line) for line in pages.log]
     assert [(line["who"], line["role"], line["page"], line["status"]) for line in lines] == expected
+
+
+def test_with_tls_no_cookie_travels_in_the_clear(ledger: Path, serve: Serve, users: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "tests")
+    cert, key = authority.sign("pages")
+    pages = serve(ledger, f'{users}cert_file = "{cert}"\nkey_file = "{key}"\n')
+    trust = ssl.create_default_context(cafile=str(authority.ca))
+    login = pages.url.replace("127.0.0.1", "localhost") + "/-/login"
+    assert login.startswith("https://")
+    with urllib.request.urlopen(login, context=trust, timeout=30) as answer:
+        cookies = answer.headers.get_all("set-cookie")
+    assert cookies and all("Secure" in cookie and "HttpOnly" in cookie for cookie in cookies)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])

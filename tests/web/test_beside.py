@@ -13,7 +13,7 @@ import pytest
 
 from auditor.demo.server import Broker
 from auditor.web.words import plain
-from tests.acceptance.harness import Auditor
+from tests.acceptance.harness import Auditor, command
 from tests.web.browser import Browser
 from tests.web.conftest import Served, Serving
 from tests.web.hostile import HOSTILE, send, send_order, told
@@ -68,6 +68,16 @@ def holds_only_text(browser: Browser) -> None:
     assert title != "broken"
     assert not set("\u202e\u2066\u2028\x00\x1b") & set(title + shown)
     assert not browser.too_wide()
+
+
+def test_who_has_acknowledged_a_verdict_is_shown_and_why(browser: Browser, auditor: Auditor, pages: Served) -> None:
+    why = HOSTILE["script"].decode()
+    done = asyncio.run(command("ack", "--order", told("quote"), "--by", why, "--note", why, "--ledger", auditor.ledger))
+    assert done.code == 0, done.err
+    browser.open(f"{pages.url}/lost?acknowledged=yes")
+    assert len(browser.all(".find.done")) == len(browser.all(".find")) == 2
+    assert browser.find(".find .ack").text.count(why[:60]) == 2
+    holds_only_text(browser)
 
 
 def test_a_spreadsheet_takes_nothing_for_a_formula(pages: Served) -> None:
