@@ -9,18 +9,19 @@ The orders touched last are in memory; one that is not is asked for where it was
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from auditor.core.changes import MessageRow, StageEntry
 
 MAX_ORDERS = 20_000
-"""Orders kept in memory, about 10 MB; past it the one that was quiet for longest is asked for when it speaks again."""
+"""Orders kept in memory, about 10 MB; past it those that were quiet for longest are asked for when they speak again."""
 
+_new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
 
-_MAX_TOLD = 32
-"""Messages of an order that are known again; one is published again soon or never."""
+_IDENTITY = 8  # bytes
+_MAX_TOLD = 32 * _IDENTITY
+"""So many messages of an order are known again; one is published again soon or never."""
 
 
 class Stage(NamedTuple):
@@ -62,10 +63,10 @@ class _Order:
 
     __slots__ = ("entry", "told", "visited")
 
-    def __init__(self, entry: StageEntry, visited: int | None, told: tuple[int, ...] = ()) -> None:
+    def __init__(self, entry: StageEntry, visited: int | None, told: bytes = b"") -> None:
         self.entry = entry  # the newest
         self.visited = visited  # a bit for each place; None: not read from the ledger yet
-        self.told = told  # identities of the messages that have spoken of it
+        self.told = told  # identities of the messages that have spoken of it, as bytes: a quarter of the room
 
 
 class Orders:
@@ -74,12 +75,15 @@ class Orders:
     def __init__(self, stages: StageTable, recall: Recall, *, limit: int = MAX_ORDERS) -> None:
         self._stages = stages
         self._recall = recall
-        self._limit = limit
-        self._orders: OrderedDict[str, _Order] = OrderedDict()  # by order id, the one touched last at the end
+        # By order id. Who speaks is among the recent ones; when they are half of the limit, they become the earlier
+        # ones, and those that were it are forgotten. So nothing has to be moved each time that an order speaks.
+        self._half = max(1, limit // 2)
+        self._recent: dict[str, _Order] = {}
+        self._earlier: dict[str, _Order] = {}
 
     def __len__(self) -> int:
         """How many orders are in memory."""
-        return len(self._orders)
+        return len(self._recent) + len(self._earlier)
 
     def restore(self, newest: Iterable[StageEntry]) -> None:
         """Take in, after a start, the newest entry of the orders touched last, in the order of their messages.
@@ -87,65 +91,73 @@ class Orders:
         Without it an order that has ended would be taken for a new one when a message of it comes again.
         """
         for entry in newest:
-            self._keep(entry, None, ())
+            self._keep(_Order(entry, None))
 
     def see(self, messages: Iterable[MessageRow]) -> list[StageEntry]:
         """Take in messages; return each entry that is new or has changed, once."""
         changed: dict[int, StageEntry] = {}
         for row in messages:
-            if row.order_id is not None and (row.stage is not None or row.error is not None):
-                for entry in self._announced(row):
-                    changed[entry.message] = entry
+            order_id = row.order_id
+            if order_id is None or (row.stage is None and row.error is None):
+                continue
+            order = self._recent.get(order_id) or self._find(order_id)
+            if order is None:
+                if row.stage is None:
+                    continue  # an error of an order that is in no stage; the message keeps it
+                order = self._begin(order_id, row, row.stage)
+            else:
+                mark = row.identity.to_bytes(_IDENTITY, "little", signed=True)
+                # without a message id, two messages may be alike and mean two things
+                if row.message_id is not None and mark in order.told:
+                    continue
+                order.told = (order.told + mark)[-_MAX_TOLD:]
+                before = order.entry
+                if row.stage is not None and row.stage != before.stage:
+                    self._enter(order, row, row.stage)
+                    changed[before.message] = _left(before, row.published_at)
+                elif row.error is not None:
+                    order.entry = before._replace(errors=before.errors + 1, error=row.error)
+                else:
+                    continue
+            changed[order.entry.message] = order.entry
         return list(changed.values())
 
-    def _announced(self, row: MessageRow) -> list[StageEntry]:
-        assert row.order_id is not None
-        order = self._find(row.order_id)
-        # without a message id, two messages may be alike and mean two things
-        if order is not None and row.message_id is not None and row.identity in order.told:
-            return []
-        if order is not None and (row.stage is None or row.stage == order.entry.stage):
-            marked = _marked(order.entry, row)
-            self._keep(marked, order.visited, (*order.told, row.identity))
-            return [] if marked is order.entry else [marked]
-        if row.stage is None:
-            return []  # an error of an order that is in no stage; the message keeps it
-        place = self._stages.place(row.stage)
-        if order is None:
-            began_at = row.published_at if place == 0 else None
-            return [self._keep(self._entry(row, row.stage, place, began_at), _bit(place), (row.identity,))]
-        before, visited = order.entry, self._visited(order)
-        was = self._stages.place(before.stage)
-        entry = self._entry(
-            row,
-            row.stage,
-            place,
-            before.began_at,
-            previous=before.message,
-            steps=None if was is None or place is None else place - was,
-            repeated=bool(visited & _bit(place)),
-        )
-        self._keep(entry, visited | _bit(place), (*order.told, row.identity))
-        return [_left(before, row.published_at), entry]
+    def _begin(self, order_id: str, row: MessageRow, stage: str) -> _Order:
+        """Begin an order that is not known with the stage that a message announces."""
+        place = self._stages.place(stage)
+        began_at = row.published_at if place == 0 else None
+        entry = self._entry(order_id, row, stage, place, None, None, False, began_at)
+        order = _Order(entry, _bit(place), row.identity.to_bytes(_IDENTITY, "little", signed=True))
+        self._keep(order)
+        return order
+
+    def _enter(self, order: _Order, row: MessageRow, stage: str) -> None:
+        """Have an order go from its stage into another one."""
+        before = order.entry
+        place, was = self._stages.place(stage), self._stages.place(before.stage)
+        visited = self._visited(order)
+        steps = None if was is None or place is None else place - was
+        repeated = visited & _bit(place) != 0
+        order.entry = self._entry(before.order_id, row, stage, place, before.message, steps, repeated, before.began_at)
+        order.visited = visited | _bit(place)
 
     def _entry(
         self,
+        order_id: str,
         row: MessageRow,
         stage: str,
         place: int | None,
+        previous: int | None,
+        steps: int | None,
+        repeated: bool,
         began_at: int | None,
-        *,
-        previous: int | None = None,
-        steps: int | None = None,
-        repeated: bool = False,
     ) -> StageEntry:
-        assert row.order_id is not None
         known = None if place is None else self._stages.stages[place]
         ends = self._stages.ends(place)
         at = row.published_at
-        return StageEntry(
+        values = (
             row.id,
-            row.order_id,
+            order_id,
             stage,
             row.sender if known is None or not known.system else known.system,
             row.vhost,
@@ -161,6 +173,7 @@ class Orders:
             int(row.error is not None),
             row.error,
         )
+        return _new(StageEntry, values)
 
     def _visited(self, order: _Order) -> int:
         if order.visited is None:
@@ -170,28 +183,26 @@ class Orders:
         return order.visited
 
     def _find(self, order_id: str) -> _Order | None:
-        order = self._orders.get(order_id)
-        if order is None and (entry := self._recall.entry(order_id)) is not None:
+        """Return an order that is not among the recent ones, which it joins."""
+        order = self._earlier.pop(order_id, None)
+        if order is None:
+            entry = self._recall.entry(order_id)
+            if entry is None:
+                return None
             order = _Order(entry, None)
+        self._keep(order)
         return order
 
-    def _keep(self, entry: StageEntry, visited: int | None, told: tuple[int, ...]) -> StageEntry:
-        self._orders[entry.order_id] = _Order(entry, visited, told[-_MAX_TOLD:])
-        self._orders.move_to_end(entry.order_id)
-        if len(self._orders) > self._limit:
-            self._orders.popitem(last=False)
-        return entry
+    def _keep(self, order: _Order) -> None:
+        self._recent[order.entry.order_id] = order
+        if len(self._recent) >= self._half:
+            self._recent, self._earlier = {}, self._recent
 
 
 def _left(entry: StageEntry, at: int) -> StageEntry:
     """Return an entry with its end. (`_replace` takes four times as long, and each step of an order needs one.)"""
     left_at = max(at, entry.entered_at)  # events of two channels may come in another order than they happened
-    return StageEntry(*entry[:7], left_at, *entry[8:12], False, *entry[13:])
-
-
-def _marked(entry: StageEntry, row: MessageRow) -> StageEntry:
-    """Return the entry with the error that the message announces, if it does."""
-    return entry if row.error is None else entry._replace(errors=entry.errors + 1, error=row.error)
+    return _new(StageEntry, (*entry[:7], left_at, *entry[8:12], False, *entry[13:]))
 
 
 def _bit(place: int | None) -> int:

@@ -306,8 +306,8 @@ class Reader:
     def processing(self) -> dict[str, Any]:
         """Return how many orders were seen from their first stage to their last, and their mean seconds."""
         (row,) = self._rows(
-            "SELECT count(*) AS orders, avg(entered_at - began_at) / 1e6 AS mean_seconds FROM stage_entries"
-            " WHERE ends AND began_at IS NOT NULL AND NOT repeated"
+            "SELECT count(*) AS orders, avg(processing) / 1e6 AS mean_seconds FROM stage_entries"
+            " WHERE ends AND processing IS NOT NULL AND NOT repeated"
         )
         return row
 

@@ -21,34 +21,34 @@ _MARGIN = 2 * 86_400_000_000  # microseconds: names are kept a little longer, in
 _GIVE_UP_EVERY = 100_000  # steps of SQLite's machine between two looks whether to give up: some milliseconds
 _VACUUM_PAGES = 500  # pages given back to the file system after each chunk, 2 MB
 
-# How bad the worst hop is: 0 healthy (or none), 1 a verdict, 2 open, or waiting in the outbox.
+# When it was over, and how bad the worst hop is: 0 healthy (or none), 1 a verdict, 2 open, or waiting in the outbox.
+# A message that announced a stage is over when the order left it; until then it stays as long as a verdict.
 _WINDOW = f"""SELECT m.id, m.published_at,
-    CASE WHEN EXISTS (SELECT 1 FROM outbox WHERE message = m.id) THEN 2 ELSE
-        (SELECT max(CASE WHEN state_id IN ({OPEN_SQL}) THEN 2 WHEN state_id IN ({HEALTHY_SQL}) THEN 0 ELSE 1 END)
-            FROM hops WHERE message = m.id) END
+    m.published_at + ifnull((SELECT stay FROM stage_entries WHERE message = m.id), 0),
+    CASE WHEN EXISTS (SELECT 1 FROM outbox WHERE message = m.id) THEN 2 ELSE max(
+        EXISTS (SELECT 1 FROM open_entries WHERE message = m.id),
+        ifnull((SELECT max(
+            CASE WHEN state_id IN ({OPEN_SQL}) THEN 2 WHEN state_id IN ({HEALTHY_SQL}) THEN 0 ELSE 1 END)
+            FROM hops WHERE message = m.id), 0)) END
 FROM messages m WHERE m.id >= ? AND m.id < min(?, (SELECT max(id) FROM messages)) ORDER BY m.id LIMIT ?"""
 
-# Entries whose message went while the order was in the stage, once even verdicts are older.
-_LEFT_OVER = """DELETE FROM stage_entries WHERE message IN (
-    SELECT message FROM stage_entries WHERE message < (SELECT min(id) FROM messages) AND entered_at < ?
-    ORDER BY message LIMIT ?)"""
-
-# An order that is still in a stage keeps its entry.
 _OF_MESSAGES = (
     ("further_deliveries", "message"),
     ("acknowledged_hops", "message"),
-    ("stage_entries", "open = 0 AND message"),
+    ("stage_entries", "message"),
+    ("open_entries", "message"),
     ("hops", "message"),
     ("messages", "id"),
 )
-"""Tables and the column with the message's number, before which a further condition may stand."""
+"""Tables and the column with the message's number."""
 
 _USES: dict[str, dict[str, tuple[str, ...]]] = {
     "names": {
         "messages": ("exchange_id", "routing_key_id", "stage_id", "sender_id", "time_source_id"),
         "hops": ("queue_id", "flow_id"),
         "orphans": ("queue_id", "exchange_id", "stage_id", "flow_id"),
-        "stage_entries": ("stage_id", "system_id", "vhost_id"),
+        "stage_entries": ("stage_id", "system_id"),
+        "open_entries": ("stage_id", "system_id", "vhost_id"),
     },
     "clients": {
         "messages": ("client_id",),
@@ -110,10 +110,10 @@ def _messages(ledger: Ledger, healthy_before: int, verdicts_before: int, chunk: 
                     return removed
                 ledger.prune_at = (following >> BLOCK_BITS, following)
                 continue
-            if all(published_at >= healthy_before for _, published_at, _ in window):
+            if all(published_at >= healthy_before for _, published_at, _, _ in window):
                 return _stale_keys(conn, block)
             ledger.prune_at = (block, window[-1][0] + 1)
-            old = [id for id, published_at, worst in window if (worst or 0) < 2 and published_at < limits[worst or 0]]
+            old = [id for id, _, over_at, worst in window if worst < 2 and over_at < limits[worst]]
             if old:
                 numbers = json.dumps(old)
                 for table, column in _OF_MESSAGES:
@@ -168,7 +168,7 @@ def _others(ledger: Ledger, healthy_before: int, verdicts_before: int, chunk: in
             sql = f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT ?)"
             if removed := conn.execute(sql, (before, chunk)).rowcount:
                 return removed
-        return conn.execute(_LEFT_OVER, (verdicts_before, chunk)).rowcount
+    return 0
 
 
 def _interned(ledger: Ledger, before: int, chunk: int) -> int:

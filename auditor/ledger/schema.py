@@ -199,25 +199,30 @@ def _make(db: Database, statements: str) -> None:
 _ORDERS_AND_ALERTS = """
 CREATE TABLE stage_entries (
     message INTEGER PRIMARY KEY,
+    stage_id INTEGER NOT NULL,
+    system_id INTEGER NOT NULL,
+    previous INTEGER,
+    stay INTEGER,
+    steps INTEGER,
+    repeated INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    processing INTEGER,
+    errors INTEGER NOT NULL,
+    error TEXT
+) STRICT;
+
+CREATE TABLE open_entries (
+    message INTEGER PRIMARY KEY,
     order_id TEXT NOT NULL,
     stage_id INTEGER NOT NULL,
     system_id INTEGER NOT NULL,
     vhost_id INTEGER NOT NULL,
     entered_at INTEGER NOT NULL,
-    previous INTEGER,
-    left_at INTEGER,
     due_at INTEGER,
-    steps INTEGER,
-    repeated INTEGER NOT NULL,
-    began_at INTEGER,
-    open INTEGER NOT NULL,
-    ends INTEGER NOT NULL,
-    errors INTEGER NOT NULL,
-    error TEXT
+    began_at INTEGER
 ) STRICT;
 
-CREATE INDEX stage_entries_open ON stage_entries (order_id) WHERE open = 1;
-CREATE INDEX stage_entries_due ON stage_entries (stage_id, due_at, entered_at, system_id, vhost_id) WHERE open = 1;
+CREATE INDEX open_entries_order_id ON open_entries (order_id);
 
 CREATE TABLE acknowledgements (
     id INTEGER PRIMARY KEY,

@@ -35,8 +35,8 @@ FROM (
         sum(ifnull(e.due_at < :seen AND e.due_at >= :since AND a.message IS NULL, 0)) AS to_tell,
         min(CASE WHEN e.due_at < :seen AND e.due_at >= :since AND a.message IS NULL THEN e.entered_at END)
             AS to_tell_oldest_at
-    FROM stage_entries e INDEXED BY stage_entries_due LEFT JOIN acknowledged_entries a ON a.message = e.message
-    WHERE e.open = 1 GROUP BY e.vhost_id, e.stage_id, e.system_id)"""
+    FROM open_entries e LEFT JOIN acknowledged_entries a ON a.message = e.message
+    GROUP BY e.vhost_id, e.stage_id, e.system_id)"""
 
 _GAPS = "SELECT vhost, reason, from_at, to_at FROM gaps WHERE to_at IS NULL OR to_at >= ?"
 
@@ -61,8 +61,8 @@ WHERE h.state_id IN ({AGAINST_SQL}) AND h.state_id = (SELECT id FROM names WHERE
 ORDER BY h.message DESC LIMIT :limit"""
 
 _STUCK_EXAMPLES = """SELECT e.order_id, NULL AS message_id, e.entered_at AS published_at, NULL AS trace_context
-FROM stage_entries e INDEXED BY stage_entries_due
-WHERE e.open = 1 AND e.stage_id = (SELECT id FROM names WHERE name = :stage) AND e.due_at < :seen
+FROM open_entries e
+WHERE e.stage_id = (SELECT id FROM names WHERE name = :stage) AND e.due_at < :seen
     AND e.system_id = (SELECT id FROM names WHERE name = :system)
     AND NOT EXISTS (SELECT 1 FROM acknowledged_entries a WHERE a.message = e.message)
 ORDER BY e.due_at DESC LIMIT :limit"""

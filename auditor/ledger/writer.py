@@ -254,7 +254,8 @@ class Ledger:
                 _ORPHANS.run(conn, self._orphan_values(changes.orphans))
             for orphan in changes.adopted:
                 conn.execute("DELETE FROM orphans WHERE id = ?", (orphan,))
-            orders.write(conn, changes.entries, self.names)
+            if changes.entries:
+                orders.write(conn, changes.entries, changes.messages[0].id, self.names)
             kept = (row._replace(header=row.header[:MAX_HEADER]) for row in undecodable)
             _UNDECODABLE.run(conn, [value for row in kept for value in row])
             _GAPS.run(conn, [value for gap in gaps for value in gap])

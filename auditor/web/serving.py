@@ -32,7 +32,8 @@ from auditor.windows.notify import notifier
 _HERE = Path(__file__).parent
 _INNER = (
     *("messages", "hops", "names", "clients", "blocks", "keys", "identities", "seen", "outbox", "order_traces"),
-    *("stage_entries", "further_deliveries", "acknowledged_hops", "acknowledged_entries", "_sqlite_migrations"),
+    *("stage_entries", "open_entries", "further_deliveries", "acknowledged_hops", "acknowledged_entries"),
+    "_sqlite_migrations",
 )  # the tables below the views: listed, but out of the way
 _BYE = 5  # seconds that requests have to end when the pages are stopped
 

@@ -128,12 +128,14 @@ def test_what_has_ended_goes_with_its_message_and_what_waits_stays(ledger: Ledge
     orders = orders_of(ledger)
     commit(ledger, orders, (1, "O-1", "A"), (2, "O-1", "C"), (3, "O-2", "A"), at=START)
     commit(ledger, orders, (4, "O-3", "A"), at=START)
+    with closing(sqlite3.connect(ledger.path)) as conn:
+        assert conn.execute("SELECT count(*) FROM stage_entries").fetchone() == (4,)
     while prune(ledger, healthy_before=START + DAY, verdicts_before=START - DAY):
         pass
 
     def left() -> list[str]:
         with closing(sqlite3.connect(ledger.path)) as conn:
-            return [order for (order,) in conn.execute("SELECT order_id FROM stage_entries ORDER BY message")]
+            return [order for (order,) in conn.execute("SELECT order_id FROM stages ORDER BY message")]
 
     assert left() == ["O-2", "O-3"]
     entry = ledger.open_entry("O-2")
@@ -142,3 +144,14 @@ def test_what_has_ended_goes_with_its_message_and_what_waits_stays(ledger: Ledge
     while prune(ledger, healthy_before=START + DAY, verdicts_before=START + DAY):
         pass
     assert left() == ["O-3"]  # of the newest message
+
+
+def test_how_long_it_was_in_a_stage_is_kept_from_when_it_left(ledger: Ledger) -> None:
+    orders = orders_of(ledger)
+    days = 40 * DAY // SECOND
+    commit(ledger, orders, (1, "O-1", "A"), (2, "O-2", "A"), (3, "O-2", "B"), (days, "O-1", "B"))
+    while prune(ledger, healthy_before=START + 10 * DAY, verdicts_before=START - DAY):
+        pass
+    with Reader.open(ledger.path) as reader:
+        times = {row["stage"]: (row["entries"], row["max_seconds"]) for row in reader.stage_times()}
+    assert times == {"A": (1, days - 1), "B": (2, None)}  # that of O-2 went with its message
