@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
+from functools import partial
+
+from pydantic_core import from_json
 
 from auditor.core.extract import Extract, extractor
 from auditor.core.flows import Flow, FlowTable
@@ -15,6 +18,9 @@ from auditor.sources import compile_sources
 
 EVERYTHING = FlowSettings(name="all")
 """The flow of settings that have none: every message, 60 s, generic extraction."""
+
+parse_json = partial(from_json, allow_inf_nan=False, cache_strings="keys")
+"""A parser that comes with pydantic: it differs from the library's in nothing but its speed, and what it refuses."""
 
 _WILD = re.compile(r"[*?\[]")
 _LONGEST_KEY = 255  # bytes of a routing key
@@ -102,6 +108,7 @@ def _extract(flow: FlowSettings) -> Extract:
         # whoever says where the stage stands does not want it guessed from the type
         types=compile_sources(preset.types if flow.stage is None else ()),
         stages=flow.stages,
+        parse=parse_json,
     )
 
 

@@ -19,6 +19,8 @@ from auditor.core.evicted import NEVER, PAGE, Evicted, OpenHops, Place, Stored, 
 from auditor.core.flows import Flow
 from auditor.core.hops import OPEN, Reason, State, check_move
 
+_new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
+
 
 class Message:
     """What the hops of one publish share."""
@@ -288,17 +290,20 @@ class Book:
     def take(self) -> list[HopRow]:
         """Return one row for each hop that changed, and forget the closed ones: the ledger has them from here on."""
         rows = [
-            HopRow(
-                hop.message.id,
-                hop.number,
-                hop.queue,
-                hop.flow.name,
-                hop.state,
-                hop.reason,
-                hop.deadline,
-                hop.wait,
-                hop.attempts,
-                hop.judged_at,
+            _new(
+                HopRow,
+                (
+                    hop.message.id,
+                    hop.number,
+                    hop.queue,
+                    hop.flow.name,
+                    hop.state,
+                    hop.reason,
+                    hop.deadline,
+                    hop.wait,
+                    hop.attempts,
+                    hop.judged_at,
+                ),
             )
             for hop in self._changed
         ]

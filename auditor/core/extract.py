@@ -23,8 +23,13 @@ MAX_LENGTH = 256  # characters of an extracted value; longer ones are cut, so th
 MAX_BODY = 1024 * 1024  # bytes; a longer body is not parsed: it would hold up the audit for tens of milliseconds
 
 _UNPARSED: Any = object()
+_new = tuple.__new__
 _BEGINNINGS = (b"{", b"[")
 _SPACES = re.compile(r"\s+")
+
+
+Parse = Callable[[bytes], Any]
+"""A faster parser of JSON than the library's: gives the same, or raises ValueError where it cannot."""
 
 
 class Fields(NamedTuple):
@@ -40,17 +45,18 @@ class Fields(NamedTuple):
 class Content:
     """One event, with its body parsed as JSON when somebody asks for it."""
 
-    __slots__ = ("_document", "event")
+    __slots__ = ("_document", "_parse", "event")
 
-    def __init__(self, event: Published | Delivered) -> None:
+    def __init__(self, event: Published | Delivered, parse: Parse | None = None) -> None:
         self.event = event
+        self._parse = parse
         self._document: Any = _UNPARSED
 
     @property
     def document(self) -> Any:
         """The JSON body as Python values; None when it is not JSON, too long, too deep or otherwise unreadable."""
         if self._document is _UNPARSED:
-            self._document = _parse(self.event.body, self.event.properties.content_type)
+            self._document = _document(self.event.body, self.event.properties.content_type, self._parse)
         return self._document
 
 
@@ -125,6 +131,8 @@ def from_routing_key(pattern: re.Pattern[str]) -> Source:
 
 def from_body(*searches: Callable[[Any], Any]) -> Source:
     """Search the JSON body, by each function in its order; see `path` for the plain ones."""
+    if all(isinstance(search, _Path) and search.name is not None for search in searches):
+        return _from_names(searches)  # type: ignore[arg-type]
 
     def find(content: Content) -> str | None:
         document = content.document
@@ -141,17 +149,37 @@ def from_body(*searches: Callable[[Any], Any]) -> Source:
     return find
 
 
-def path(*steps: str | int) -> Callable[[Any], Any]:
-    """Make a search that walks into objects by name and into arrays by index; None where it leads nowhere.
+def _from_names(paths: tuple[_Path, ...]) -> Source:
+    """Search the body by paths that all begin with a name: what nearly all do, and a document has few of the names."""
+    places = tuple((path.name, path.walk if len(path.steps) > 1 else None) for path in paths)
 
-    Means the same as the JMESPath of these steps, and costs a tenth.
-    """
-    if len(steps) == 1 and isinstance(steps[0], str):  # most paths are one name
-        name = steps[0]
-        return lambda document: document.get(name) if isinstance(document, dict) else None
+    def find(content: Content) -> str | None:
+        document = content.document
+        if type(document) is dict:
+            for name, walk in places:
+                value = document.get(name)
+                if value is not None:
+                    if walk is not None:
+                        value = walk(document)
+                    if value is not None and (found := text(value)) is not None:
+                        return found
+        return None
 
-    def search(document: Any) -> Any:
-        for step in steps:
+    return find
+
+
+class _Path:
+    """A search that walks into objects by name and into arrays by index."""
+
+    __slots__ = ("name", "steps")
+
+    def __init__(self, steps: tuple[str | int, ...]) -> None:
+        self.steps = steps
+        first = steps[0] if steps else None
+        self.name = first if isinstance(first, str) else None  # with which it begins
+
+    def walk(self, document: Any) -> Any:
+        for step in self.steps:
             if isinstance(step, str):
                 if not isinstance(document, dict):
                     return None
@@ -162,7 +190,15 @@ def path(*steps: str | int) -> Callable[[Any], Any]:
                 document = document[step]
         return document
 
-    return search
+    __call__ = walk
+
+
+def path(*steps: str | int) -> Callable[[Any], Any]:
+    """Make a search that walks into objects by name and into arrays by index; None where it leads nowhere.
+
+    Means the same as the JMESPath of these steps, and costs a tenth.
+    """
+    return _Path(steps)
 
 
 def bare_type(name: str) -> str:
@@ -185,12 +221,13 @@ def extractor(
     error: Sequence[Source] = (),
     types: Sequence[Source] = (),
     stages: Mapping[str, str] | None = None,
+    parse: Parse | None = None,
 ) -> Extract:
     """Make the function that finds the fields of a flow's messages.
 
     `stages` translates found words into stage names; a word that it does not have is a stage as it stands. Where no
     stage is found, the message's type (`types`, whole or bare) is one, but only if `stages` translates it: most types
-    name no stage.
+    name no stage. `parse` is tried before the library's own parser.
     """
     of_message_id, of_order_id, of_stage, of_user_id, of_error, of_type = (
         tuple(sources) for sources in (message_id, order_id, stage, user_id, error, types)
@@ -205,13 +242,16 @@ def extractor(
         return None
 
     def extract(event: Published | Delivered) -> Fields:
-        content = Content(event)
-        return Fields(
-            _first(of_message_id, content),
-            _first(of_order_id, content),
-            stage_of(content),
-            _first(of_user_id, content),
-            _first(of_error, content),
+        content = Content(event, parse)
+        return _new(  # by place, without the class's own call: half the time
+            Fields,
+            (
+                _first(of_message_id, content),
+                _first(of_order_id, content),
+                stage_of(content),
+                _first(of_user_id, content),
+                _first(of_error, content),
+            ),
         )
 
     return extract
@@ -224,13 +264,18 @@ def _first(sources: tuple[Source, ...], content: Content) -> str | None:
     return None
 
 
-def _parse(body: bytes, content_type: str | None) -> Any:
+def _document(body: bytes, content_type: str | None, parse: Parse | None) -> Any:
     """Parse a body that may be JSON; None when it is not."""
     if len(body) > MAX_BODY or (content_type and not _may_be_json(content_type)):
         return None
     # only an object or an array has places to look in; this also passes over compressed and other binary bodies
     if body[:1] not in _BEGINNINGS and body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in _BEGINNINGS:
         return None
+    if parse is not None:
+        try:
+            return parse(body)
+        except ValueError:  # not JSON, or what only the library reads: UTF-16, half of a surrogate pair, NaN
+            pass
     try:
         # json.loads would find out the encoding and make a new decoder each time; it is left to it where a second byte
         # of zero says UTF-16 or -32

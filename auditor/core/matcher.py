@@ -46,6 +46,8 @@ _MAX_WAITING = 100_000  # orphans that wait for their publish; past it the oldes
 _STREAM = "x-stream-offset"  # the header of what is read from a stream: there everybody begins where he likes
 _REPLY_TO = "amq.rabbitmq.reply-to"  # how the names of the pseudo queues of direct replies begin
 
+_new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
+
 _AWAITED = frozenset({State.LOST, State.UNKNOWN})
 _DELIVERED = frozenset({State.DELIVERED, State.LATE})
 _HAD = _DELIVERED | {State.DEAD_LETTERED}
@@ -191,30 +193,30 @@ class Matcher:
         headers = event.properties.headers
         traceparent = headers.get("traceparent")
         correlation = event.properties.correlation_id
-        self._messages.append(
-            MessageRow(  # by place: twenty names cost four times as much
-                message.id,
-                event.vhost,
-                event.exchange,
-                event.routing_keys[0] if event.routing_keys else "",
-                fields.message_id,
-                identity,
-                fields.order_id,
-                fields.stage,
-                sender.sender,
-                fields.user_id,
-                fields.error,
-                event.user,
-                event.connection,
-                event.node,
-                priority,
-                len(event.body),
-                combined(traceparent, headers.get("tracestate")) if isinstance(traceparent, str) else None,
-                published_at,
-                time_source,
-                None if correlation is None else text(correlation),
-            )
+        message_id, order_id, stage, user_id, error = fields
+        row = (  # by place: twenty names cost four times as much
+            message.id,
+            event.vhost,
+            event.exchange,
+            event.routing_keys[0] if event.routing_keys else "",
+            message_id,
+            identity,
+            order_id,
+            stage,
+            sender.sender,
+            user_id,
+            error,
+            event.user,
+            event.connection,
+            event.node,
+            priority,
+            len(event.body),
+            combined(traceparent, headers.get("tracestate")) if isinstance(traceparent, str) else None,
+            published_at,
+            time_source,
+            None if correlation is None else text(correlation),
         )
+        self._messages.append(_new(MessageRow, row))
         for number, (queue, flow, deadline) in enumerate(targets):
             if deadline is not None:
                 hop = Hop(message, number, queue, flow, deadline)
@@ -397,7 +399,7 @@ class Matcher:
         hop.attempts += 1
         self._book.touch(hop)
         self._deliveries.append(
-            DeliveryRow(hop.message.id, hop.number, hop.attempts, wait, user, connection, redelivered)
+            _new(DeliveryRow, (hop.message.id, hop.number, hop.attempts, wait, user, connection, redelivered))
         )
         if hop.state in _HAD:
             hop.wait = wait if hop.wait is None else hop.wait

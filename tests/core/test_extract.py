@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditor.core import extract as extract_module
 from auditor.core.events import Properties, Published
 from auditor.core.extract import (
     MAX_BODY,
@@ -70,16 +69,15 @@ def test_the_body_is_left_alone_while_headers_answer() -> None:
         extract(event._replace(properties=Properties()))
 
 
-def test_the_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_body_is_parsed_once() -> None:
     calls: list[bytes] = []
-    parse = extract_module._parse
 
-    def counting(body: bytes, content_type: str | None) -> Any:
+    def counting(body: bytes) -> Any:
         calls.append(body)
-        return parse(body, content_type)
+        return json.loads(body)
 
-    monkeypatch.setattr(extract_module, "_parse", counting)
-    extract = extractor(order_id=[from_body(path("a"))], stage=[from_body(path("b"))], error=[from_body(path("c"))])
+    sources = {"order_id": [from_body(path("a"))], "stage": [from_body(path("b"))], "error": [from_body(path("c"))]}
+    extract = extractor(**sources, parse=counting)
     assert extract(published({"b": "SHIPPED"})) == Fields(stage="SHIPPED")
     assert len(calls) == 1
 

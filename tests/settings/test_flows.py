@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditor.core.events import Properties, Published
-from auditor.core.extract import Fields
+from auditor.core.extract import Content, Fields
 from auditor.core.flows import Flow
-from auditor.flows import binding_keys, flow_table
+from auditor.flows import binding_keys, flow_table, parse_json
 from auditor.settings import FlowSettings, Settings
 from auditor.sources import compile_sources
 
@@ -182,3 +182,38 @@ def test_the_trace_queue_gets_what_the_flows_need(flows: list[dict[str, Any]], k
 
 def test_the_trace_queue_gets_everything_when_told_so() -> None:
     assert binding_keys(settings({"exchanges": ["e"]}, tap={"bind": "all"})) == ["#"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=10,
+)
+
+
+def read(body: bytes) -> tuple[str, str]:
+    """Read a body with the fast parser, and with the library's alone."""
+    event = Published("/", "e", ("key",), (), Properties(), body, "n", "c", "u", 0)
+    return repr(Content(event, parse_json).document), repr(Content(event).document)
+
+
+@given(st.dictionaries(st.text(), _JSON), st.booleans(), st.sampled_from([b"", b" ", b"\n", b" x", b"}"]))
+def test_the_fast_parser_reads_what_the_library_reads(document: Any, ascii_only: bool, end: bytes) -> None:
+    fast, plain = read(json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass") + end)
+    assert fast == plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"-0", b"-0.0", b"01", b"1.", b"1E5", b"1e400", b"18446744073709551616", b"9" * 4300, b"9" * 4301),
+        *(b'"\\ud800"', b'"\xed\xa0\x80"', b'"\xff"', b'"\x01"', b'"\\u0000"', b'"\\x"', b"'a'"),
+        *(b"NaN", b"-Infinity", b"{} {}", b'{"a": 1, "a": 2}', b"[1,]", b"[" * 300 + b"]" * 300, b"[" * 5000),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_the_fast_parser_reads_what_is_odd_as_the_library_does(value: bytes) -> None:
+    fast, plain = read(b'{"id": ' + value + b"}")
+    assert fast == plain
+    fast, plain = read(b"\xef\xbb\xbf[" + value + b"]")
+    assert fast == plain
