@@ -76,7 +76,7 @@ class Lookup:
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
-        self._newest: dict[int, list[int]] = {}  # identity -> messages
+        self._newest: dict[int, int | list[int]] = {}  # identity -> message, or messages in order
         self._next_block = 0  # the first that is not done
         self._blocks: list[int] = []  # the blocks of `identities`, the oldest first
         self._blocks_json = "[]"
@@ -98,7 +98,7 @@ class Lookup:
         self.next_message = max(1, start)
         sql = "SELECT id, identity FROM messages WHERE id >= ? ORDER BY id"
         for message, identity in self._conn.execute(sql, (start,)):
-            self._newest.setdefault(identity, []).append(message)
+            self._note(identity, message)
             self.next_message = message + 1
 
     def add(self, messages: list[MessageRow]) -> None:
@@ -114,11 +114,26 @@ class Lookup:
             self.reload()
         newest = self._newest
         for row in messages:
-            newest.setdefault(row[5], []).append(row[0])
+            message, identity = row[0], row[5]
+            if newest.setdefault(identity, message) != message:
+                self._note(identity, message)
         last = messages[-1].id
         self.next_message = max(self.next_message, last + 1)
         if last >> BLOCK_BITS > self._next_block:
             self._fill(last >> BLOCK_BITS)
+
+    def _note(self, identity: int, message: int) -> None:
+        known = self._newest.setdefault(identity, message)
+        if isinstance(known, list):
+            known.append(message)
+        elif known != message:
+            self._newest[identity] = [known, message]
+
+    def _newest_of(self, identity: int) -> list[int]:
+        found = self._newest.get(identity)
+        if found is None:
+            return []
+        return found if isinstance(found, list) else [found]
 
     def _fill(self, until: int) -> None:
         """Do every block before `until`."""
@@ -176,7 +191,7 @@ class Lookup:
 
     def _newest_equal(self, identity: int) -> list[int]:
         """Return the newest messages with an identity, at most _MAX_LOOKED_AT, the newest first."""
-        messages = self._newest.get(identity, [])[-_MAX_LOOKED_AT:]
+        messages = self._newest_of(identity)[-_MAX_LOOKED_AT:]
         in_blocks = self._in_blocks(identity, 0, _MAX_LOOKED_AT)
         if len(in_blocks) < _MAX_LOOKED_AT:
             messages = in_blocks + messages
@@ -199,7 +214,7 @@ class Lookup:
 
         Messages before `since` are left out; past _MAX_EQUAL equal ones no more is looked for.
         """
-        newest = self._newest.get(identity, [])
+        newest = self._newest_of(identity)
         messages = {*self._in_blocks(identity, since, _MAX_EQUAL), *newest[bisect_left(newest, since) :]}
         found: list[StoredHop] = []
         for message in sorted(messages)[:_MAX_EQUAL]:

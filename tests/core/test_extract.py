@@ -76,8 +76,8 @@ def test_the_body_is_parsed_once() -> None:
         calls.append(body)
         return json.loads(body)
 
-    sources = {"order_id": [from_body(path("a"))], "stage": [from_body(path("b"))], "error": [from_body(path("c"))]}
-    extract = extractor(**sources, parse=counting)
+    a, b, c = ([from_body(path(name))] for name in "abc")
+    extract = extractor(order_id=a, stage=b, error=c, parse=counting)
     assert extract(published({"b": "SHIPPED"})) == Fields(stage="SHIPPED")
     assert len(calls) == 1
 
