@@ -45,10 +45,11 @@ class Fields(NamedTuple):
 class Content:
     """One event, with its body parsed as JSON when somebody asks for it."""
 
-    __slots__ = ("_document", "_parse", "event")
+    __slots__ = ("_document", "_parse", "event", "headers")
 
     def __init__(self, event: Published | Delivered, parse: Parse | None = None) -> None:
         self.event = event
+        self.headers = event.properties.headers
         self._parse = parse
         self._document: Any = _UNPARSED
 
@@ -96,7 +97,7 @@ def from_headers(*names: str) -> Source:
     wanted = frozenset(names)
 
     def find(content: Content) -> str | None:
-        headers = content.event.properties.headers
+        headers = content.headers
         if headers and not wanted.isdisjoint(headers):
             for name in names:
                 if name in headers and (found := text(headers[name])) is not None:

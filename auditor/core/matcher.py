@@ -222,7 +222,8 @@ class Matcher:
                 hop = Hop(message, number, queue, flow, deadline)
                 self._book.add(hop)
                 self.judge.expect(hop)
-                self._adopt(hop)
+                if self._orphans:
+                    self._adopt(hop)
             else:
                 self._book.add(Hop(message, number, queue, flow, flow.deadline, State.UNROUTABLE, Reason.NO_QUEUE))
 
