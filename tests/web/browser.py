@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -26,6 +27,8 @@ class Browser:
 
     def settle(self, *, language: str = "en", width: int = _DESK[0], dark: bool = False) -> None:
         """Become the browser of somebody else: no cookies, this language, width and colour scheme."""
+        # a page that refreshes itself would go on asking pages that are gone, and complain of it
+        self.open("about:blank")
         self._do("Network.clearBrowserCookies")
         self._do("Network.setUserAgentOverride", userAgent="test", acceptLanguage=language)
         size = {"width": width, "height": _DESK[1], "deviceScaleFactor": 1, "mobile": False}
@@ -56,8 +59,9 @@ class Browser:
         return self._driver.execute_script(f"return {script}")
 
     def wait(self, condition: Any) -> None:
-        """Wait until the condition holds; give it no arguments."""
-        WebDriverWait(self._driver, _WAIT, poll_frequency=0.1).until(lambda _: condition())
+        """Wait until the condition holds, on whatever page that comes meanwhile; give it no arguments."""
+        left = [NoSuchElementException, StaleElementReferenceException]
+        WebDriverWait(self._driver, _WAIT, 0.1, ignored_exceptions=left).until(lambda _: condition())
 
     def complaints(self) -> list[str]:
         """What the console has complained of since it was last asked."""
