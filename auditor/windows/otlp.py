@@ -114,6 +114,12 @@ def _protocol() -> Protocol:
     return "http/protobuf"
 
 
+def _file(variable: str) -> Path | None:
+    """Return the file that a standard variable names, that for traces first."""
+    names = (f"OTEL_EXPORTER_OTLP_TRACES_{variable}", f"OTEL_EXPORTER_OTLP_{variable}")
+    return next((Path(os.environ[name]) for name in names if os.environ.get(name)), None)
+
+
 class _Http(Sender):
     def __init__(self, endpoint: str, headers: dict[str, str], ca_file: Path | None) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -161,9 +167,12 @@ class _Grpc(Sender):
         import grpc
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
+        # not left to the library: it shows a client's certificate only where a variable names the authorities
+        ca = ca_file or _file("CERTIFICATE")
+        key, certificate = _file("CLIENT_KEY"), _file("CLIENT_CERTIFICATE")
         credentials = None
-        if ca_file is not None:
-            credentials = grpc.ssl_channel_credentials(root_certificates=ca_file.read_bytes())
+        if ca or key or certificate:
+            credentials = grpc.ssl_channel_credentials(*(file and file.read_bytes() for file in (ca, key, certificate)))
         self._exporter: Any = OTLPSpanExporter(
             endpoint=endpoint or None,
             headers=headers or None,

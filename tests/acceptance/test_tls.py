@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
 import pytest
 from aiohttp import web
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -22,8 +23,9 @@ from auditor.demo.broker import PrivateBroker, program
 from auditor.errors import BrokerError, SettingsError
 from auditor.tap.connection import Endpoint, connect
 from auditor.windows.alerts import Recipient, Teller, alertmanager
-from auditor.windows.otlp import Later, Taken, request, sender
+from auditor.windows.otlp import Later, Protocol, Taken, request, sender
 from tests.support.authority import Authority, Certificate
+from tests.support.otlp import grpc_receiver
 from tests.windows.test_alerts import until
 
 HOST = "localhost"
@@ -67,7 +69,10 @@ CASES = [
     pytest.param(Case(), id="right"),
     pytest.param(Case(trusted="theirs", says=("unable to get local issuer", "self-signed")), id="wrong authority"),
     pytest.param(Case(server="expired", says=("certificate has expired",)), id="expired"),
-    pytest.param(Case(server="elsewhere", says=("hostname mismatch", "doesn't match")), id="another host's"),
+    pytest.param(
+        Case(server="elsewhere", says=("hostname mismatch", "doesn't match", "hostname verification")),
+        id="another host's",
+    ),
     pytest.param(Case(client=None, says=REFUSED), id="ours is missing"),
     pytest.param(Case(client="stranger", says=REFUSED), id="ours is wrong"),
     pytest.param(Case(client="expired", says=("certificate expired", *REFUSED)), id="ours has expired"),
@@ -110,6 +115,16 @@ async def receiver(files: Files, case: Case) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
+@asynccontextmanager
+async def grpc_of(files: Files, case: Case) -> AsyncIterator[str]:
+    """The same by gRPC."""
+    certificate: Certificate = getattr(files, case.server)
+    pair = (certificate.key.read_bytes(), certificate.cert.read_bytes())
+    credentials = grpc.ssl_server_credentials([pair], files.ours.ca.read_bytes(), require_client_auth=True)
+    with grpc_receiver(credentials=credentials) as listening:
+        yield f"https://{HOST}:{listening.port}"
+
+
 @pytest.mark.parametrize("case", CASES)
 async def test_alertmanager(files: Files, case: Case, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOGGER)
@@ -130,14 +145,15 @@ async def test_alertmanager(files: Files, case: Case, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_collector(files: Files, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_collector(files: Files, case: Case, protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     authority, cert, key = of_client(files, case)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(files.theirs.ca))  # the library's own way; the settings go before it
     if cert is not None:  # of the standard variables, as docs/tracing.md says
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(cert))
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(key))
-    async with receiver(files, case) as url:
-        spans = sender(protocol="http/protobuf", endpoint=url, ca_file=authority)
+    async with receiver(files, case) if protocol == "http/protobuf" else grpc_of(files, case) as url:
+        spans = sender(protocol=protocol, endpoint=url, ca_file=authority)
         sent = request([Span(name="one")], service="rabbitmq", version="1")
         result = await asyncio.to_thread(spans.send, sent, limit=5)
         spans.close()

@@ -163,8 +163,10 @@ def http_receiver(inbox: Inbox | None = None, port: int = 0) -> Iterator[_Receiv
 
 
 @contextmanager
-def grpc_receiver(inbox: Inbox | None = None, port: int = 0) -> Iterator[_Receiver]:
-    """Listen for OTLP over gRPC."""
+def grpc_receiver(
+    inbox: Inbox | None = None, port: int = 0, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[_Receiver]:
+    """Listen for OTLP over gRPC, with credentials over TLS."""
     box = inbox or Inbox()
 
     class Service(trace_service_pb2_grpc.TraceServiceServicer):
@@ -179,7 +181,8 @@ def grpc_receiver(inbox: Inbox | None = None, port: int = 0) -> Iterator[_Receiv
 
     server = grpc.server(ThreadPoolExecutor(4))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    where = f"127.0.0.1:{port}"
+    bound = server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)
     assert bound
     server.start()
     try:
