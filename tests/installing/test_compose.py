@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from auditor.settings import load
+
 COMPOSE = Path(__file__).parents[2] / "config" / "compose.yaml"
 TEXT = COMPOSE.read_text()
 SERVICES = dict(re.findall(r"^  ([\w-]+):(?: &\w+)?\n((?:    .*\n|\n)+)", TEXT.partition("services:")[2], re.MULTILINE))
@@ -37,3 +41,14 @@ def test_the_proxy_knows_their_names() -> None:
     proxy = (COMPOSE.parent / "proxy" / "nginx.conf").read_text()
     upstreams = {name for name, _ in re.findall(r"proxy_pass http://([\w-]+):(\d+)", proxy)}
     assert upstreams <= set(SERVICES)
+
+
+@pytest.mark.parametrize("service", ["auditor", "auditor-web"])
+def test_its_settings_are_right(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.findall(r"^ +(AUDITOR_\w+): (['\"]?)(.*?)\2(?:  #.*)?$", SERVICES[service], re.MULTILINE)
+    assert len(found) >= 3
+    for name, _, value in found:
+        monkeypatch.setenv(name, value)
+    settings = load()
+    if service == "auditor-web":
+        assert f"ipv4_address: {settings.web.proxies[0]}" in SERVICES["proxy"]
