@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shlex
 import shutil
@@ -17,7 +16,7 @@ import pytest
 
 from auditor.cli.main import auditor as cli
 from auditor.tap.topology import permissions
-from tests.acceptance.harness import BOUND, CANARIES, QUEUE, Auditor, command
+from tests.acceptance.harness import BOUND, CANARIES, QUEUE, Auditor
 from tests.acceptance.scene import open_scene
 
 HOUSE = Path(__file__).parents[2]
@@ -59,32 +58,42 @@ SPOKEN = [
 ]
 
 
-async def shell(commands: str, auditor: Auditor) -> None:
-    """Run commands of a page as it has them, but on the ledger and with the settings of a test."""
-    assert shutil.which("sqlite3"), "sqlite3 is missing; on Debian, as root: apt-get install sqlite3"
-    script = auditor.folder / "commands.sh"
+async def run(block: str, auditor: Auditor) -> None:
+    """Run the commands of a block as they stand there, but on the ledger and with the settings of a test."""
     for theirs, ours in {"/var/lib/auditor": str(auditor.folder), "/var/backups": f"{auditor.folder}/backups"}.items():
-        commands = commands.replace(theirs, ours)
-    run = f"{shlex.quote(sys.executable)} -m auditor.cli"
+        block = block.replace(theirs, ours)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    if all(words[0] == "auditor" for words in lines):
+        for words in lines:
+            await asyncio.to_thread(command, words[1:], auditor)
+    else:
+        await asyncio.to_thread(shell, block, auditor)
+
+
+def command(words: list[str], auditor: Auditor) -> None:
+    """Run a command of the auditor, in this process: Python's start would be most of the time."""
     # the settings as their default place would have them, where the command does not say which ledger
-    at = f"--config {shlex.quote(str(auditor.config))}"
-    script.write_text(
-        "set -eu -o pipefail\n"
-        f'auditor() {{ case "$*" in\n'
-        f'*--ledger*) {run} "$@";;\n'
-        f'"lost --fail") ! {run} "$@" {at};;\n'  # there is some
-        f'*) {run} "$@" {at};;\n'
-        "esac; }\n" + commands
+    at = [] if "--ledger" in words else ["--config", str(auditor.config)]
+    try:
+        code = cli.main([*words, *at], standalone_mode=False) or 0
+    except SystemExit as end:
+        code = end.code
+    assert code == (words == ["lost", "--fail"]), shlex.join(words)
+
+
+def shell(block: str, auditor: Auditor) -> None:
+    """Run what needs a shell."""
+    assert shutil.which("sqlite3"), "sqlite3 is missing; on Debian, as root: apt-get install sqlite3"
+    function = f'auditor() {{ {shlex.quote(sys.executable)} -m auditor.cli "$@"; }}'
+    done = subprocess.run(
+        ["bash", "-c", f"set -eu -o pipefail\n{function}\n{block}"],
+        cwd=auditor.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BOUND,
     )
-
-    def call() -> subprocess.CompletedProcess[str]:
-        call = ["bash", str(script)]
-        return subprocess.run(
-            call, cwd=auditor.folder, capture_output=True, text=True, check=False, timeout=BOUND, env=os.environ
-        )
-
-    done = await asyncio.to_thread(call)
-    assert done.returncode == 0, f"{commands}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.timeout(180)
@@ -110,11 +119,10 @@ async def test_the_commands_do_what_they_say(auditor: Auditor) -> None:
             lambda reader: len(reader.stuck_entries(stage="PACKAGING", order=None)) == 2, "stuck orders"
         )
         await auditor.until(lambda reader: (row := auditor.status(reader)) and not row["problem"], "no problem")
-        assert (await command("status", "--fail", "--ledger", auditor.ledger)).code == 0
-        await shell(f"sqlite3 -readonly ledger.db \"VACUUM INTO '{DAMAGED}'\"", auditor)
+        await run(f"sqlite3 -readonly ledger.db \"VACUUM INTO '{DAMAGED}'\"", auditor)
         for blocks in BLOCKS.values():
             for block in filter(is_run, blocks):
-                await shell(block, auditor)
+                await run(block, auditor)
         assert len(await auditor.answer("ack", "--list")) == 5
 
 
