@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2, help="of draining, which takes longest: filling the queues")
     parser.add_argument("--live-rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, default=50_000, help="in the backlog; each is two events")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each run of the applications")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each run of the applications")
     parser.add_argument("--largest", action="store_true", help=f"also query a ledger of {_LARGEST:,} messages")
     parser.add_argument("--picture", type=Path, help="draw build/bench.json into this SVG file")
     parser.add_argument("--profile", action="store_true", help="show where the auditor's CPU goes")

@@ -23,7 +23,7 @@ WAYS = ("off", "unread", "drained_by_c", "audited")
 
 _TRACE_QUEUE = "bench.live"
 _READY = 30.0  # seconds for the auditor to start
-_REST = 1.0  # seconds for the broker to come to rest after a queue was deleted
+_REST = 0.5  # seconds for the broker to come to rest after a queue was deleted
 _LIMIT = 120.0  # seconds for one run beyond its measured time
 
 Figures = dict[str, Any]

@@ -16,7 +16,7 @@ from tests.benchmarks.processes import PYTHON, REPOSITORY, run
 COMMANDS = ("lost", "order", "status")
 
 _LOST = 100  # hops that `lost` has to tell of, whatever the size
-_TIMES = 7
+_TIMES = 5
 _BUILDING = 3600.0  # seconds
 _LIMIT = 60.0  # seconds for one command
 
