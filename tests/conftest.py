@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from auditor.demo.broker import program
 from auditor.demo.find import find_broker
 from auditor.demo.server import Broker
 from auditor.errors import BrokerError
+from auditor.log import JsonFormatter, TextFormatter
 from tests.support.demo import DemoRun, run_once
 from tests.support.missing import missing
 from tests.support.vhost import Vhost
@@ -83,6 +85,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         config.add_cleanup(broker.close)
         config.stash[BROKER] = broker
         reporter.write_line(f"broker: RabbitMQ {broker.version} at {broker.amqp_url}")
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    """Undo what a command that runs in this process does to the loggers: the next test would miss what is logged."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in [one for one in root.handlers if isinstance(one.formatter, TextFormatter | JsonFormatter)]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    for name in ("aio_pika", "aio_pika.tools", "aiormq", "aiormq.connection", "asyncio"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -5,22 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from auditor import log
-
-
-@pytest.fixture(autouse=True)
-def _root_logger_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in ("aio_pika", "aio_pika.tools", "aiormq", "aiormq.connection", "asyncio"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture
