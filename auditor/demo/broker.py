@@ -39,7 +39,6 @@ _PORTS = range(20_000, 32_000)
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
 _ELSEWHERE = ("/usr/local/sbin", "/usr/sbin", "/opt/rabbitmq/sbin")  # often missing on a user's PATH
 
-# Counters are collected every second, by default every five: whoever waits for them here shall not wait long.
 _CONFIGURATION = """\
 listeners.tcp.1 = {host}:{port}
 management.tcp.ip = {host}
@@ -48,12 +47,16 @@ default_user = {user}
 default_pass = {password}
 vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 50MB
+log.console = false
+log.file.level = info
+"""
+
+# Every second, by default every five: whoever waits for counters here shall not wait long.
+_QUICK_COUNTERS = """\
 collect_statistics_interval = 1000
 management.sample_retention_policies.global.minute = 1
 management.sample_retention_policies.basic.minute = 1
 management.sample_retention_policies.detailed.minute = 1
-log.console = false
-log.file.level = info
 """
 
 
@@ -74,12 +77,14 @@ class PrivateBroker(Broker):
         *,
         advanced: str = "[].\n",
         beside: PrivateBroker | None = None,
+        quick_counters: bool = True,
         progress: Progress = silent,
     ) -> None:
         """`wrapper` is a command put before RabbitMQ's own; it must run them in place and see the temporary folder.
 
         `advanced` is what its advanced.config holds. `beside` is a node that was started, and that this one can
-        `join`; it must be closed after this one.
+        `join`; it must be closed after this one. `quick_counters`: the broker collects its counters every second, which
+        costs it some of its speed.
         """
         super().__init__(
             origin="a private node of " + shlex.join([*wrapper, self._program("rabbitmq-server", wrapper)])
@@ -89,6 +94,7 @@ class PrivateBroker(Broker):
         self.password = secrets.token_urlsafe(24) if beside is None else beside.password
         self._wrapper = list(wrapper)
         self._advanced = advanced
+        self._quick_counters = quick_counters
         self._beside = beside
         self._progress = progress
         self._folder: Path | None = None
@@ -217,6 +223,7 @@ class PrivateBroker(Broker):
             _CONFIGURATION.format(
                 host=_HOST, port=self.port, management_port=management_port, user=self.user, password=self.password
             )
+            + (_QUICK_COUNTERS if self._quick_counters else "")
         )
         advanced = folder / "advanced.config"
         advanced.write_text(self._advanced)

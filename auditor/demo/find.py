@@ -19,18 +19,21 @@ _IMAGE = "rabbitmq:4-management"
 _START = 120.0  # seconds for a container to get ready, once its image is there
 
 
-def find_broker(environ: Mapping[str, str] = os.environ, *, progress: Progress = silent) -> Broker:
+def find_broker(
+    environ: Mapping[str, str] = os.environ, *, quick_counters: bool = True, progress: Progress = silent
+) -> Broker:
     """Choose a broker without starting anything yet; BrokerError, saying what to do, when there is none.
 
     AUDITOR_TEST_BROKER_URL (with AUDITOR_TEST_MANAGEMENT_URL) names one that runs already, and
-    AUDITOR_TEST_RABBITMQ_COMMAND a command to put before `rabbitmq-server` and its like.
+    AUDITOR_TEST_RABBITMQ_COMMAND a command to put before `rabbitmq-server` and its like. `quick_counters`
+    is for a node of our own.
     """
     if url := environ.get("AUDITOR_TEST_BROKER_URL"):
         return GivenBroker(url, environ.get("AUDITOR_TEST_MANAGEMENT_URL", ""))
     if wrapper := environ.get("AUDITOR_TEST_RABBITMQ_COMMAND"):
-        return PrivateBroker(shlex.split(wrapper), progress=progress)
+        return PrivateBroker(shlex.split(wrapper), quick_counters=quick_counters, progress=progress)
     if program("rabbitmq-server"):
-        return PrivateBroker(progress=progress)
+        return PrivateBroker(quick_counters=quick_counters, progress=progress)
     if problem := _no_containers():
         raise BrokerError(
             "there is no RabbitMQ to work with",
