@@ -108,6 +108,7 @@ class Orders:
             else:
                 mark = row.identity.to_bytes(_IDENTITY, "little", signed=True)
                 # without a message id, two messages may be alike and mean two things
+                # (that a mark is found across two others is as unlikely as that two messages have the same one)
                 if row.message_id is not None and mark in order.told:
                     continue
                 order.told = (order.told + mark)[-_MAX_TOLD:]

@@ -21,6 +21,7 @@ from auditor.tap.connection import (
     connect_tap,
     wall_clock,
 )
+from auditor.tap.topology import refused
 from auditor.tap.wire import Content
 
 
@@ -71,12 +72,7 @@ class Tap:
             await self._consume(self._underlay)
         except ChannelAccessRefused as error:
             await self.close()
-            raise BrokerError(
-                "Could not read the trace queue",
-                on=self._queue,
-                why=str(error),
-                hint="`auditor check` prints the rabbitmqctl command that grants the permissions.",
-            ) from error
+            raise refused("read the trace queue", self._queue, error) from error
         except CONNECTION_ERRORS as error:
             await self.close()
             raise self._lost(error) from error

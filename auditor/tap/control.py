@@ -15,7 +15,13 @@ from auditor.errors import BrokerError
 from auditor.tap.canary import Canary, Sighting
 from auditor.tap.connection import Endpoint, Now, connect, wall_clock
 from auditor.tap.inspection import Inspector
-from auditor.tap.topology import broker_version, declare_canary_exchange, declare_canary_queue, declare_trace_queue
+from auditor.tap.topology import (
+    broker_version,
+    declare_canary_exchange,
+    declare_canary_queue,
+    declare_trace_queue,
+    refused,
+)
 
 LIMIT = 10.0  # seconds that one canary or one inspection may take
 _POLL = 0.1  # seconds between two looks into a queue
@@ -66,12 +72,7 @@ class Control:
             try:
                 found = await queue.get(fail=False, timeout=LIMIT)
             except ChannelAccessRefused as error:
-                raise BrokerError(
-                    "Could not read the newest canary",
-                    on=canary.exchange,
-                    why=str(error),
-                    hint="`auditor check` prints the rabbitmqctl command that grants the permissions.",
-                ) from error
+                raise refused("read the newest canary", canary.exchange, error) from error
             # not acknowledged: with the channel it goes back
             return None if found is None or found.headers.get("user") != canary.user else canary.read(found.body)
 

@@ -65,7 +65,7 @@ async def declare_trace_queue(
             for key in binding_keys:
                 await declared.bind(TRACE_EXCHANGE, key)
     except ChannelAccessRefused as error:
-        raise _refused("set up the trace queue", queue, error) from error
+        raise refused("set up the trace queue", queue, error) from error
     except ChannelPreconditionFailed as error:
         raise BrokerError(
             "Could not set up the trace queue",
@@ -86,7 +86,7 @@ async def declare_canary_exchange(connection: AbstractConnection, exchange: str)
         async with connection.channel() as channel:
             await channel.declare_exchange(exchange, aio_pika.ExchangeType.FANOUT, durable=False, auto_delete=False)
     except ChannelAccessRefused as error:
-        raise _refused("set up the exchange of the canaries", exchange, error) from error
+        raise refused("set up the exchange of the canaries", exchange, error) from error
     return made
 
 
@@ -102,7 +102,7 @@ async def declare_canary_queue(connection: AbstractConnection, exchange: str) ->
             declared = await channel.declare_queue(exchange, durable=True, passive=not made, arguments=arguments)
             await declared.bind(TRACE_EXCHANGE, f"publish.{exchange}")
     except ChannelAccessRefused as error:
-        raise _refused("set up the queue of the newest canary", exchange, error) from error
+        raise refused("set up the queue of the newest canary", exchange, error) from error
 
 
 async def _missing(connection: AbstractConnection, look: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
@@ -129,7 +129,8 @@ def _quoted(name: str) -> str:
     return re.sub(r"[\\.+*?^$|(){}\[\]]", r"\\\g<0>", name)
 
 
-def _refused(what: str, on: str, error: ChannelAccessRefused) -> BrokerError:
+def refused(what: str, on: str, error: ChannelAccessRefused) -> BrokerError:
+    """Return what to raise when the broker user lacks a permission for `what`."""
     return BrokerError(
         f"Could not {what}",
         on=on,
